@@ -1,0 +1,152 @@
+"""Find machines by name or path: load one, list all, vary one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hwsim.data import accelerators_dir
+from hwsim.errors import HwsimError, near
+from hwsim.machine.accelerator import Accelerator, Identity, build, known_mode, with_values
+from hwsim.machine.keys import Family, KeySpec, specs
+from hwsim.machine.reader import Machine, rate_name, read_machine
+from hwsim.machine.systolic import SYSTOLIC
+from hwsim.machine.target import Target, parse_target
+from hwsim.machine.values import Value, read_leaf
+
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC,)}
+
+
+def load_accelerator(target: str | Path | Accelerator) -> Accelerator:
+    """Return the machine a target names: ``NAME[:MODE][@HOST[/LINK]][*COUNT]``, or the path of a machine file.
+
+    An existing path wins over the grammar; NAME may itself be a path. Raises HwsimError for an unknown name (with near
+    matches), an unknown mode or host, or a file with problems (all of them listed).
+    """
+    if isinstance(target, Accelerator):
+        return target
+    if isinstance(target, Path) or _is_file(target):
+        return _load(Path(target), Target(str(target)))
+    parsed = parse_target(target)
+    return _load(_find(parsed.name), parsed)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, a null byte
+        return False
+
+
+def _find(name: str) -> Path:
+    """The file of a library name, or the path a name spells."""
+    if _is_file(name):
+        return Path(name)
+    library = accelerators_dir()
+    known = [file.stem for file in library.glob("*.toml")]
+    if name.lower() in known:
+        return library / f"{name.lower()}.toml"
+    if name.endswith(".toml") or "/" in name:
+        raise HwsimError(f"no accelerator file {name!r}")
+    raise HwsimError(f"no accelerator {name!r}{near(name, known)} ('hwsim list accelerators' lists all)")
+
+
+def _load(file: Path, target: Target) -> Accelerator:
+    machine = read_machine(file, FAMILIES, accelerators_dir())
+    mode = target.mode or machine.identity.get("default_mode", "")
+    values = dict(machine.values)
+    if mode:
+        values |= machine.modes[known_mode(file.stem, mode, machine.modes)]
+    identity = Identity(
+        file.stem, machine.identity, tuple(machine.notes), tuple(machine.lineage), mode, tuple(machine.modes)
+    )
+    acc = build(machine.family, identity, values, _label(machine))
+    if target.host:
+        acc = _attach(acc, target)
+    return replace(acc, count=target.count) if target.count > 1 else acc
+
+
+def _label(machine: Machine) -> str:
+    return f"{machine.file.parent.name}/{machine.file.name}" if machine.file.parent.name else machine.file.name
+
+
+def _attach(acc: Accelerator, target: Target) -> Accelerator:
+    """The machine on another host, over another of its links."""
+    if target.host != acc.host.name:
+        _find(target.host)  # an unknown host is refused by name first
+        host = load_accelerator(target.host)
+        if host.family != "cpu":
+            raise HwsimError(f"'{target.host}' is of family {host.family}, so it cannot be the host of {acc.id}")
+    link = acc.host
+    if target.link:
+        if target.link not in acc.links:
+            hint = near(target.link, acc.links) or (
+                f"; one of {', '.join(acc.links)}" if acc.links else "; it has one link"
+            )
+            raise HwsimError(f"{acc.id} has no link '{target.link}'{hint}")
+        link = acc.links[target.link]
+    return replace(acc, host=replace(link, name=target.host), link_name=target.link)
+
+
+def vary(acc: Accelerator, changes: Mapping[str, object], source: str = "assumed: varied by the user") -> Accelerator:
+    """Return ``acc`` with the numbers at some paths replaced, e.g. ``{"matrix_unit.rows": 64}``.
+
+    Values are written as in a file, quantities with their unit (``{"memory.hbm.bandwidth": "1 TB/s"}``). Every
+    change is checked like a number in a file. Raises HwsimError for an unknown path or a bad value.
+    """
+    family = FAMILIES[acc.family]
+    found: list[Value] = []
+    for path, raw in changes.items():
+        spec, canonical = _spec(family, path)
+        try:
+            found.append(read_leaf(spec, [raw, source], canonical, "changes"))
+        except HwsimError as error:
+            raise HwsimError(f"{path}: {error}") from None
+    return with_values(acc, family, found)
+
+
+def _spec(family: Family, path: str) -> tuple[KeySpec, str]:
+    parts = path.split(".")
+    section = family.section(parts[0])
+    if section is None:
+        raise HwsimError(f"{path}: no such section{near(parts[0], [s.name for s in family.sections])}")
+    rest = parts[2:] if section.many else parts[1:]
+    table = specs(section.cls)
+    spec = table.get(rest[0]) if rest else None
+    if spec is None or len(rest) != (2 if spec.kind == "rates" else 1):
+        raise HwsimError(f"{path}: no such key{near(rest[0] if rest else '', table)}")
+    return spec, ".".join([*parts[:-1], rate_name(rest[1])]) if spec.kind == "rates" else path
+
+
+def list_accelerators() -> list[dict[str, Any]]:
+    """Return one row per machine that ships with hwsim, sorted by name, in base units (B, B/s, op/s, W).
+
+    Peaks, memory, power and price are those of one chip.
+    """
+    rows: list[dict[str, Any]] = []
+    for file in sorted(accelerators_dir().glob("*.toml")):
+        acc = load_accelerator(file)
+        formats = acc.matrix_unit.rates if "matrix_unit" in acc.sections else {}
+        peaks = {f: acc.peak_ops_per_s(f) for f in formats if "x" not in f}
+        dram = next((level for level in acc.memory.values() if level.is_dram), None)
+        rows.append(
+            {
+                "accelerator": acc.id,
+                "name": acc.name,
+                "family": acc.family,
+                "vendor": acc.vendor,
+                "year": acc.chip.year,
+                "chips": acc.chips,
+                "cores_per_chip": acc.chip.cores,
+                "peak_ops_per_s": max(peaks.values(), default=0.0),
+                "peak_format": max(peaks, key=lambda f: peaks[f], default=""),
+                "memory_bytes": dram.capacity_bytes if dram else None,
+                "memory_bytes_per_s": dram.bandwidth_bytes_per_s if dram else None,
+                "tdp_w": acc.power.tdp_w,
+                "usd_per_chip_hour": acc.price.hourly_usd,
+                "modes": ", ".join(acc.modes),
+            }
+        )
+    return rows
