@@ -1,0 +1,202 @@
+"""The schedule: a bounded loop nest per kernel, as a table read by timing, energy and arithmetic.
+
+A *row* is one class of work of one *stage* of a kernel on one unit. Its loops walk named axes; the first ``depth`` of
+them are issued one after the other (the unit gets a piece of work per iteration), the others run inside one issue.
+Partial tiles are rows of their own: the rows of one stage tile its iteration space without overlap, so that a kernel
+has a few dozen rows however large the layer is. `expand` enumerates the instances one by one for the slow twins.
+
+Columns (one value per row unless a second axis is given)
+    kernel, stage     which kernel, and which stage of it (stages are in program order, first to last)
+    unit, lanes       unit code (`UNITS`), and how many copies of it share one issue
+    depth, at_end     loops outside an issue; whether a stage shallower than the nest issues at the end of the inner
+                      loops (a store) rather than at their beginning (a load)
+    axis[L]           axis code of each loop (`AXES`); unused loops are axis NONE with one trip
+    first[L], trips[L]  index range [first, first + trips) of each loop this row covers
+    bend[3]           (loop, outer loop, step): trips of ``loop`` grow by ``step`` per index of ``outer loop`` (causal
+                      attention, growing caches); loop -1 for none
+    extent[3], padded[3]  useful and padded m, n, k of one instance
+    op, format        operation code (`OPERATIONS`) and number format code of the work
+    ops, issued       useful operations per instance, and operations the unit spends on it (padding, passes)
+    bytes[4]          bytes per transfer of operands A, B, C and metadata
+    refetch[4]        loops outside which the operand is moved once: depth d means one transfer per iteration of the
+                      first d loops (0: once per kernel)
+    source[4], target[4]  memory level codes an operand comes from and goes to
+    buffers           issues of this stage whose result may be waiting or in use at once
+    dep[3], lag[3]    stages this one waits for (-1 none), and how many issues back
+    cause             what a wait for this stage is called (`CAUSES`)
+    awaits            0: nothing outside the kernel; 1: the kernels that produce its input; 2: the kernel before it
+    first_of_k        1 where the row's instances start an accumulation (no partial sum is read)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LOOPS = 6
+AXES = ("none", "batch", "m", "n", "k", "split", "head", "step")
+UNITS = ("dispatch", "dma", "matrix", "vector", "store", "link", "cpu", "dla", "shift", "convert")
+OPERATIONS = ("none", "mac", "alu", "special", "convert", "copy")
+OPERANDS = ("a", "b", "c", "meta")
+LEVELS = ("none", "dram", "shared", "local", "fifo", "accumulator", "register", "host", "array")
+CAUSES = (
+    "none", "dispatch", "weight_fetch", "weight_shift", "activation_fetch", "accumulator", "vector_unit", "store",
+    "matrix", "conversion", "link",
+)  # fmt: skip
+
+AXIS = {name: code for code, name in enumerate(AXES)}
+UNIT = {name: code for code, name in enumerate(UNITS)}
+OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
+LEVEL = {name: code for code, name in enumerate(LEVELS)}
+CAUSE = {name: code for code, name in enumerate(CAUSES)}
+
+Ints = npt.NDArray[np.int64]
+
+_COLUMNS: dict[str, tuple[int, int]] = {  # name: (width, value of an unset row)
+    "kernel": (1, 0), "stage": (1, 0), "unit": (1, 0), "lanes": (1, 1), "depth": (1, 0), "at_end": (1, 0),
+    "axis": (LOOPS, 0), "first": (LOOPS, 0), "trips": (LOOPS, 1), "bend": (3, -1),
+    "extent": (3, 1), "padded": (3, 1), "op": (1, 0), "format": (1, 0), "ops": (1, 0), "issued": (1, 0),
+    "bytes": (4, 0), "refetch": (4, 0), "source": (4, 0), "target": (4, 0),
+    "buffers": (1, 2), "dep": (3, -1), "lag": (3, 0), "cause": (1, 0), "awaits": (1, 0), "first_of_k": (1, 1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of work: its kernel, stage, row of the table, and loop indices (outermost first)."""
+
+    kernel: int
+    stage: int
+    row: int
+    index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The table: columns by name, ``starts[k] : starts[k + 1]`` the rows of kernel ``k``, and who feeds whom.
+
+    ``producers[k]`` are the kernels whose results kernel ``k`` reads.
+    """
+
+    columns: Mapping[str, Ints]
+    starts: Ints
+    producers: tuple[tuple[int, ...], ...] = field(default=())
+    names: tuple[str, ...] = field(default=())
+
+    def __getattr__(self, name: str) -> Ints:
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.starts[-1])
+
+    @property
+    def kernels(self) -> int:
+        """Number of kernels."""
+        return len(self.starts) - 1
+
+    def instances(self) -> Ints:
+        """Instances of each row: product of its trips, an affine loop summed over its outer loop."""
+        trips = self.columns["trips"]
+        total: Ints = trips.prod(axis=1)
+        bend = self.columns["bend"]
+        for row in np.flatnonzero(bend[:, 0] >= 0):
+            loop, outer, step = (int(v) for v in bend[row])
+            rest = int(total[row]) // max(1, int(trips[row, loop]) * int(trips[row, outer]))
+            indices = np.arange(
+                self.columns["first"][row, outer], self.columns["first"][row, outer] + trips[row, outer]
+            )
+            total[row] = rest * int((trips[row, loop] + step * indices).sum())
+        return total
+
+    def transfers(self) -> Ints:
+        """Transfers of each row's operands A, B, C, metadata: iterations of the loops outside which each is moved."""
+        trips, refetch = self.columns["trips"], self.columns["refetch"]
+        prefix = np.concatenate([np.ones((len(trips), 1), np.int64), np.cumprod(trips, axis=1)], axis=1)
+        return np.take_along_axis(prefix, refetch, axis=1)
+
+    def moved_bytes(self) -> Ints:
+        """Bytes each row moves per operand over the whole kernel."""
+        out: Ints = self.transfers() * self.columns["bytes"]
+        return out
+
+    def issues(self) -> Ints:
+        """Issues of each row: product of its trips over the loops outside an issue."""
+        inside = np.arange(LOOPS)[None, :] < self.columns["depth"][:, None]
+        out: Ints = np.where(inside, self.columns["trips"], 1).prod(axis=1)
+        return out
+
+    def inner(self) -> Ints:
+        """Instances inside one issue of each row (rows without an affine inner loop)."""
+        inside = np.arange(LOOPS)[None, :] < self.columns["depth"][:, None]
+        out: Ints = np.where(inside, 1, self.columns["trips"]).prod(axis=1)
+        return out
+
+    def expand(self, kernel: int) -> Iterator[Instance]:
+        """Yield every instance of ``kernel``, stage by stage, each in loop order: slow, for twins and timelines."""
+        lo, hi = int(self.starts[kernel]), int(self.starts[kernel + 1])
+        stages = self.columns["stage"][lo:hi]
+        for stage in dict.fromkeys(int(s) for s in stages):
+            rows = [lo + int(i) for i in np.flatnonzero(stages == stage)]
+            yield from sorted(self._expand_rows(kernel, stage, rows), key=lambda i: i.index)
+
+    def _expand_rows(self, kernel: int, stage: int, rows: Sequence[int]) -> Iterator[Instance]:
+        for row in rows:
+            first = [int(v) for v in self.columns["first"][row]]
+            trips = [int(v) for v in self.columns["trips"][row]]
+            loop, outer, step = (int(v) for v in self.columns["bend"][row])
+
+            def walk(level: int, index: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+                if level == LOOPS:
+                    yield index
+                    return
+                count = trips[level] + (step * index[outer] if level == loop else 0)
+                for i in range(first[level], first[level] + count):
+                    yield from walk(level + 1, (*index, i))
+
+            for index in walk(0, ()):
+                yield Instance(kernel, stage, row, index)
+
+
+class ScheduleBuilder:
+    """Collects rows and makes the table; every value not given has the column's default."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self._starts = [0]
+        self._producers: list[tuple[int, ...]] = []
+        self._names: list[str] = []
+
+    def row(self, **values: Any) -> None:
+        """Add a row to the current kernel; wide columns take a sequence (shorter ones are padded with the default)."""
+        for name, (width, default) in _COLUMNS.items():
+            value = values.pop(name, default)
+            if width > 1:
+                given = tuple(value) if isinstance(value, tuple | list) else (value,) * width
+                value = given + (default,) * (width - len(given))
+            self._values[name].append(value)
+        if values:
+            raise ValueError(f"unknown schedule columns {sorted(values)}")
+        self._values["kernel"][-1] = len(self._starts) - 1
+
+    def end_kernel(self, name: str = "", producers: Sequence[int] = ()) -> None:
+        """Close the current kernel, which reads the results of ``producers``."""
+        self._producers.append(tuple(producers))
+        self._starts.append(len(self._values["kernel"]))
+        self._names.append(name)
+
+    def build(self) -> Schedule:
+        """Return the table."""
+        columns: dict[str, Ints] = {}
+        for name, (width, _) in _COLUMNS.items():
+            array = np.array(self._values[name], dtype=np.int64)
+            columns[name] = array.reshape(-1, width) if width > 1 else array
+        return Schedule(columns, np.array(self._starts, dtype=np.int64), tuple(self._producers), tuple(self._names))

@@ -1,0 +1,264 @@
+"""The pipeline engine: when every stage of a kernel runs, exactly, from the schedule's loop nest and service times.
+
+Stages issue in program order over the nest; each unit serves its issues first come, first served. An issue starts when
+its unit is free, the issues it depends on have ended, and (for a stage whose results are buffered) the result that
+last occupied its buffer has been used by every later stage. These are max-plus recurrences, so once an iteration of a
+loop has shifted every time it touches by one constant, all further full iterations shift them by the same: the engine
+detects that (period one or two) and jumps, exactly, to the last iteration. Cost therefore does not grow with the trip
+counts. `hwsim.timing.reference.pipeline_simpy` is the obvious twin, event by event, and must give the same numbers.
+
+`run_nest` stays in numba's subset: it takes lists (one answer, interpreted) or int64 arrays (sweeps, compiled). Source of
+the periodicity: Baccelli, Cohen, Olsder, Quadrat, *Synchronization and Linearity* (1992), theorem 3.112.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+Vector: TypeAlias = Any
+"""A list of ints (interpreted) or an int64 array (compiled)."""
+
+UNITS = 10
+RING = 4  # issues of a stage whose end is remembered: dependencies reach at most RING - 1 issues back
+BUFFERS = 8  # most buffers a stage may have
+DEPS = 3
+CAUSES = 11
+STAGE_STATE = RING + BUFFERS + 3  # ends, releases, last start, what it waited for, issues so far
+MAX_LOOPS = 4
+MAX_STAGES = 12
+
+
+def state_size(stages: int) -> int:
+    """Length of the state vector of a nest with that many stages."""
+    return UNITS + stages * STAGE_STATE
+
+
+def run_nest(
+    trips: Vector,  # [loops]
+    loops: int,
+    stages: int,
+    unit: Vector,  # [stages] below: unit code
+    depth: Vector,  # loops outside an issue
+    at_end: Vector,  # 1: issues after the inner loops, 0: before
+    buffers: Vector,  # results that may be alive at once; 0: not bounded
+    dep: Vector,  # [stages x DEPS] stage waited for, or -1
+    lag: Vector,  # [stages x DEPS] how many of its issues back
+    reach: Vector,  # [stages] how many past ends of the stage anything reads
+    user: Vector,  # [stages x stages] 1 where column stage uses the row stage's buffers
+    cause: Vector,  # what a wait for the stage is called
+    floor: Vector,  # earliest start of the stage (inputs ready, kernel may begin)
+    service: Vector,  # [stages x 2**loops] cycles per issue; bit l set: last iteration of loop l
+    spine: int,  # the stage whose timeline is explained
+    begin: int,  # when the kernel's share of the timeline begins
+    state: Vector,  # in and out: unit free times, then per stage the ring, releases, start, blame, count
+    waits: Vector,  # out [CAUSES]: cycles of the spine's timeline not spent serving it, by cause
+    busy: Vector,  # out [stages]: cycles served
+    work: Vector,  # scratch [3 * MAX_LOOPS * (state_size + CAUSES + stages)]
+) -> int:
+    """Advance ``state`` over one kernel's nest and return when its last issue ends.
+
+    The spine's timeline from ``begin`` to that end is split exactly: ``busy[spine]`` + sum(``waits``) = end - begin.
+    """
+    classes = 1 << loops
+    size = UNITS + stages * STAGE_STATE
+    whole = size + CAUSES + stages
+    index = [0] * MAX_LOOPS
+    seen = [0] * MAX_LOOPS
+    spine_end = begin
+    finish = begin
+    while True:
+        bits = 0
+        for level in range(loops):
+            if index[level] == trips[level] - 1:
+                bits |= 1 << level
+        for s in range(stages):
+            # Issue only where the loops inside an issue stand at their beginning (or end).
+            fires = True
+            for level in range(depth[s], loops):
+                if at_end[s]:
+                    if index[level] != trips[level] - 1:
+                        fires = False
+                elif index[level] != 0:
+                    fires = False
+            if not fires:
+                continue
+            base = UNITS + s * STAGE_STATE
+            start = state[unit[s]]
+            blame = s
+            if floor[s] > start:
+                start = floor[s]
+                blame = -1
+            for d in range(DEPS):
+                q = dep[s * DEPS + d]
+                if q >= 0:
+                    end = state[UNITS + q * STAGE_STATE + lag[s * DEPS + d]]
+                    if end > start:
+                        start = end
+                        blame = q
+            if buffers[s] > 0:
+                first = base + RING
+                if state[base + RING + BUFFERS + 2] > 0:
+                    # The issue before this one is released when its users' latest issues have ended.
+                    for b in range(BUFFERS - 1, 0, -1):
+                        state[first + b] = state[first + b - 1]
+                    released = 0
+                    for q in range(stages):
+                        if user[s * stages + q]:
+                            end = state[UNITS + q * STAGE_STATE]
+                            if end > released:
+                                released = end
+                    state[first] = released
+                if state[first + buffers[s] - 1] > start:
+                    start = state[first + buffers[s] - 1]
+                    blame = spine
+                    for q in range(stages):
+                        if user[s * stages + q] and q > s:
+                            blame = q
+                            break
+            mask = (1 << depth[s]) - 1
+            cycles = service[s * classes + (bits & mask)]
+            end = start + cycles
+            state[unit[s]] = end
+            for r in range(RING - 1, 0, -1):
+                state[base + r] = state[base + r - 1]
+            state[base] = end
+            state[base + RING + BUFFERS] = start
+            state[base + RING + BUFFERS + 1] = blame
+            state[base + RING + BUFFERS + 2] += 1
+            busy[s] += cycles
+            if end > finish:
+                finish = end
+            if s == spine:
+                if start > spine_end:
+                    _explain(spine_end, start, blame, stages, cause, state, waits, s)
+                spine_end = end
+        # Advance the odometer, innermost loop first, jumping over iterations that only shift time.
+        level = loops - 1
+        while level >= 0:
+            here = index[level]
+            if here >= 1 and here < trips[level] - 2:
+                jumped = 0
+                for period in range(1, 3):
+                    if seen[level] >= period and jumped == 0:
+                        old = (level * 3 + (seen[level] - period) % 3) * whole
+                        shift = _shift(level, stages, unit, depth, reach, buffers, state, work, old)
+                        if shift >= 0:
+                            repeats = (trips[level] - 2 - here) // period
+                            if repeats > 0:
+                                jumped = repeats * period
+                                gain = repeats * shift
+                                _advance(level, stages, unit, depth, state, gain, repeats, work, old)
+                                for c in range(CAUSES):
+                                    waits[c] += repeats * (waits[c] - work[old + size + c])
+                                for s in range(stages):
+                                    busy[s] += repeats * (busy[s] - work[old + size + CAUSES + s])
+                                spine_end = state[UNITS + spine * STAGE_STATE]
+                                for s in range(stages):
+                                    if state[UNITS + s * STAGE_STATE] > finish:
+                                        finish = state[UNITS + s * STAGE_STATE]
+                if jumped:
+                    index[level] += jumped
+                    seen[level] = 0
+                else:
+                    at = (level * 3 + seen[level] % 3) * whole
+                    work[at : at + size] = state[:size]
+                    work[at + size : at + size + CAUSES] = waits[:CAUSES]
+                    work[at + size + CAUSES : at + whole] = busy[:stages]
+                    seen[level] += 1
+            index[level] += 1
+            if index[level] < trips[level]:
+                break
+            index[level] = 0
+            seen[level] = 0
+            level -= 1
+        if level < 0:
+            break
+    # What follows the spine's last issue.
+    if finish > spine_end:
+        last = spine
+        for s in range(stages):
+            if state[UNITS + s * STAGE_STATE] == finish:
+                last = s
+        _explain(spine_end, finish, last, stages, cause, state, waits, spine)
+    return finish
+
+
+def _explain(
+    lo: int, hi: int, blame: int, stages: int, cause: Vector, state: Vector, waits: Vector, spine: int
+) -> None:
+    """Charge the spine's idle interval [lo, hi) to the stage it waited for, and to what that one waited for before."""
+    hops = 0
+    stage = blame
+    while hi > lo and hops < stages:
+        if stage < 0:
+            break
+        base = UNITS + stage * STAGE_STATE + RING + BUFFERS
+        begun = state[base]
+        if begun >= hi or begun < lo:
+            begun = lo
+        waits[cause[stage]] += hi - begun
+        hi = begun
+        following = state[base + 1]
+        if following == stage or following == spine:
+            # Its unit was busy, or it waited for a buffer the spine held: the chain ends here.
+            break
+        stage = following
+        hops += 1
+    if hi > lo:
+        # Before all of that: inputs of the kernel were not ready, or the last stage's own unit was taken.
+        waits[cause[stage] if stage >= 0 else 0] += hi - lo
+
+
+def _shift(
+    level: int,
+    stages: int,
+    unit: Vector,
+    depth: Vector,
+    reach: Vector,
+    buffers: Vector,
+    state: Vector,
+    work: Vector,
+    old: int,
+) -> int:
+    """Cycles by which every live time touched below ``level`` has moved since the snapshot, or -1 if not all by the same."""
+    shift = -1
+    for s in range(stages):
+        if depth[s] > level:
+            base = UNITS + s * STAGE_STATE
+            delta = state[unit[s]] - work[old + unit[s]]
+            if shift < 0:
+                shift = delta
+            if delta != shift:
+                return -1
+            # Only what is read later counts; the rest of a ring may be older than the loop.
+            for i in range(reach[s]):
+                if state[base + i] - work[old + base + i] != shift:
+                    return -1
+            for i in range(RING, RING + buffers[s]):
+                if state[base + i] - work[old + base + i] != shift:
+                    return -1
+            if state[base + RING + BUFFERS] - work[old + base + RING + BUFFERS] != shift:
+                return -1
+            if state[base + RING + BUFFERS + 1] != work[old + base + RING + BUFFERS + 1]:
+                return -1
+    return shift
+
+
+def _advance(
+    level: int, stages: int, unit: Vector, depth: Vector, state: Vector, gain: int, repeats: int, work: Vector, old: int
+) -> None:
+    """Move every time touched below ``level`` by ``gain``, each unit once, and issue counts by ``repeats`` iterations."""
+    for u in range(UNITS):
+        moved = False
+        for s in range(stages):
+            if depth[s] > level and unit[s] == u:
+                moved = True
+        if moved:
+            state[u] += gain
+    for s in range(stages):
+        if depth[s] > level:
+            base = UNITS + s * STAGE_STATE
+            for i in range(RING + BUFFERS + 1):
+                state[base + i] += gain
+            count = base + RING + BUFFERS + 2
+            state[count] += repeats * (state[count] - work[old + count])
