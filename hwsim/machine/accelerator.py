@@ -24,12 +24,13 @@ from hwsim.machine.sections import (
     System,
 )
 from hwsim.machine.systolic import MatrixUnit, VectorUnit
+from hwsim.machine.target import Target
 from hwsim.machine.values import Scalar, Value
 
 _S = TypeVar("_S")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Accelerator:
     """One machine: what its file says, as typed sections; ``values`` keeps the source of every number.
 
@@ -63,6 +64,9 @@ class Accelerator:
     sections: Mapping[str, Any]  # the sections of its family alone, by name
     values: Mapping[str, Value]
 
+    def __repr__(self) -> str:
+        return f"<Accelerator {self.target} ({self.family})>"
+
     def section(self, name: str, cls: type[_S]) -> _S:
         """Return the family's own section ``name`` as ``cls``; raises HwsimError when the machine has none."""
         found = self.sections.get(name)
@@ -88,13 +92,17 @@ class Accelerator:
     @property
     def target(self) -> str:
         """The target text that names this machine again."""
-        mode = f":{self.mode}" if self.mode else ""
-        link = f"@{self.host.name}" + (f"/{self.link_name}" if self.link_name else "") if self.link_name else ""
-        return f"{self.id}{mode}{link}" + (f"*{self.count}" if self.count > 1 else "")
+        host = self.host.name if self.link_name else ""
+        return str(Target(self.id, self.mode, host, self.link_name, self.count))
 
-    def rate(self, number_format: str) -> float:
-        """Return the relative rate of a format on the matrix unit, 0.0 when it is not native."""
-        return self.matrix_unit.rates.get(get_format(number_format).name, 0.0)
+    def rate(self, activations: str, weights: str = "") -> float:
+        """Return the relative rate of a product of two formats on the matrix unit, 0.0 when it is not native.
+
+        ``weights`` is the format of ``activations`` unless given.
+        """
+        first = get_format(activations).name
+        second = get_format(weights).name if weights else first
+        return self.matrix_unit.rates.get(first if first == second else f"{first}x{second}", 0.0)
 
     def peak_ops_per_s(self, number_format: str) -> float:
         """Return the dense peak of one chip, operations (2 per multiply-accumulate) per second; 0.0 when not native."""
@@ -108,6 +116,11 @@ class Accelerator:
         if found is None:
             raise HwsimError(f"{self.id} has no off-chip memory")
         return found
+
+    def describe(self) -> list[dict[str, object]]:
+        """Return every number with its unit, source and kind of source, in the order of the files, as rows of a table."""
+        keys = ("path", "value", "unit", "text", "source", "kind", "file")
+        return [{key: getattr(value, key) for key in keys} for value in self.values.values()]
 
     @property
     def assumed(self) -> tuple[Value, ...]:

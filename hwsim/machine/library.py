@@ -143,7 +143,7 @@ def list_accelerators() -> list[dict[str, Any]]:
                 "peak_ops_per_s": max(peaks.values(), default=0.0),
                 "peak_format": max(peaks, key=lambda f: peaks[f], default=""),
                 "memory_bytes": dram.capacity_bytes if dram else None,
-                "memory_bytes_per_s": dram.bandwidth_bytes_per_s if dram else None,
+                "memory_bytes_per_s": min(dram.bandwidth_bytes_per_s, dram.read_bytes_per_s) if dram else None,
                 "tdp_w": acc.power.tdp_w,
                 "usd_per_chip_hour": acc.price.hourly_usd,
                 "modes": ", ".join(acc.modes),

@@ -80,10 +80,10 @@ class Host:
         "effective rate of one direction, per chip; absent means no limit",
         "bandwidth", toml="bandwidth", default=math.inf, low=1e3, high=_FAST,
     )  # fmt: skip
-    read_bytes_per_s: float = key(
+    to_chip_bytes_per_s: float = key(
         "host to chip where it differs", "bandwidth", toml="to_chip", default=math.inf, low=1e3, high=_FAST
     )
-    write_bytes_per_s: float = key(
+    to_host_bytes_per_s: float = key(
         "chip to host where it differs", "bandwidth", toml="to_host", default=math.inf, low=1e3, high=_FAST
     )
     round_trip_s: float = key(
