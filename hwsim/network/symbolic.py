@@ -38,13 +38,18 @@ def symbolise(make: Maker, defaults: Mapping[str, int], second: Mapping[str, int
         if [(la.id, la.op, la.src) for la in other.layers] != [(la.id, la.op, la.src) for la in first.layers]:
             raise HwsimError(f"network {first.name}: its graph changes with {', '.join(names)}")
 
+    solved: dict[tuple[int, ...], str] = {}  # networks repeat few dimensions many times
+
     def fit(values: list[int], wanted: int, where: str) -> Dim:
         if len(set(values)) == 1 and wanted == values[0]:
             return values[0]
-        text, predict = _multilinear(names, corners, values)
-        if predict(probe) != wanted:
-            raise HwsimError(f"{where}: a dimension is not a product or sum of {', '.join(names)}")
-        return text
+        key = (*values, wanted)
+        if key not in solved:
+            text, predict = _multilinear(names, corners, values)
+            if predict(probe) != wanted:
+                raise HwsimError(f"{where}: a dimension is not a product or sum of {', '.join(names)}")
+            solved[key] = text
+        return solved[key]
 
     def fit_shape(shapes: list[Shape], wanted: Shape, where: str) -> Shape:
         if any(len(s) != len(wanted) for s in shapes):
