@@ -1,1 +1,1 @@
-"""."""
+"""Who does what: partition, precision, fusion into kernels, residency across layers, kernel choice."""

@@ -1,0 +1,310 @@
+"""Planning: a bound network and a machine become a list of kernels, each with its operands' formats, sizes and places."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+
+from hwsim.errors import HwsimError
+from hwsim.formats import storage_bytes
+from hwsim.network.graph import Layer, Network
+from hwsim.network.ops import OPS, kv_cache_elements
+from hwsim.plan.fusion import Group, group_layers
+from hwsim.plan.kernel import Kernel, Operand
+from hwsim.plan.precision import Multiply, Precision, precision_of, tensor_format
+from hwsim.plan.residency import keep_on_chip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs: the kernels in order, and what the reader should know about the choices made.
+
+    ``weight_bytes``, ``activation_bytes`` (peak of what lives off-chip) and ``cache_bytes`` are what must fit in memory.
+    """
+
+    network: str
+    machine: str
+    kernels: tuple[Kernel, ...]
+    weight_bytes: int = 0
+    activation_bytes: int = 0
+    cache_bytes: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, object]:
+        """The plan as plain data: per kernel its layers, formats and places."""
+        return {
+            "network": self.network,
+            "machine": self.machine,
+            "kernels": [
+                {
+                    "name": k.name,
+                    "kind": k.kind,
+                    "layers": list(k.layers),
+                    "multiply": k.multiply.format if k.multiply else "",
+                    "passes": k.multiply.passes if k.multiply else 0,
+                    "inputs": [[o.tensor, o.format, o.level] for o in k.inputs],
+                    "outputs": [[o.tensor, o.format, o.level] for o in k.outputs],
+                }
+                for k in self.kernels
+            ],
+        }
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the plan: equal plans compute equal values."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What planning needs to know of a machine: how it multiplies, and how much stays on the chip between kernels."""
+
+    machine: str
+    multiply: object  # Callable[[Precision, str], Multiply]; kept loose so that families pass a bound function
+    resident_bytes: int = 0
+    outside_level: str = "dram"
+
+
+def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) -> Plan:
+    """Return the plan of a bound network on ``target`` with the precision assignment ``table`` (None: its own formats).
+
+    Raises HwsimError naming the layer when the machine cannot multiply its formats.
+    """
+    groups, root = group_layers(net)
+    formats = _formats(net, table)
+    size = {name: storage_bytes(_elements(net, name), formats[name]) for name in set(root.values())}
+    results = {root[n] for n in net.output_names}
+    read_by: dict[str, set[int]] = {}
+    for group in groups:
+        for name in group.reads:
+            read_by.setdefault(name, set()).add(group.index)
+    made = [_outputs(group, read_by, results) for group in groups]
+    outside = {t.name for t in net.inputs} | results
+    kept = keep_on_chip(made, [g.reads for g in groups], size, target.resident_bytes, outside)
+    maker = {name: g.index for g, names in zip(groups, made, strict=True) for name in names}
+    slices = _slices(net, root)
+    kernels = tuple(
+        _kernel(net, group, made[group.index], size, formats, kept, maker, slices, target, table) for group in groups
+    )
+    notes = list(dict.fromkeys(n for k in kernels for n in k.notes))
+    return Plan(
+        net.name,
+        target.machine,
+        kernels,
+        _weight_bytes(net, table),
+        _peak(made, [g.reads for g in groups], size, kept, [t.name for t in net.inputs], results),
+        _cache_bytes(net, formats),
+        tuple(notes),
+    )
+
+
+def _formats(net: Network, table: dict[str, Precision] | None) -> dict[str, str]:
+    out: dict[str, str] = {}
+    star = (table or {}).get("*")
+    for tensor in net.inputs:
+        out[tensor.name] = tensor_format(tensor.dtype, star)
+    for layer in net.layers:
+        out[layer.id] = tensor_format(layer.dtype, precision_of(layer, table) if table else None)
+    return out
+
+
+def _elements(net: Network, name: str) -> int:
+    return math.prod(int(d) for d in net.tensors[name].shape)
+
+
+def _outputs(group: Group, read_by: dict[str, set[int]], results: set[str]) -> list[str]:
+    """Tensors of ``group`` that other kernels or the user read (at least its last one)."""
+    inside = [la.id for la in group.layers]
+    found = [n for n in inside if n in results or any(g != group.index for g in read_by.get(n, ()))]
+    return found or [group.tensor]
+
+
+def _slices(net: Network, root: dict[str, str]) -> dict[tuple[str, str], int]:
+    """Elements of a stored tensor that a layer reads when it reads only a part (through slice or split)."""
+    out: dict[tuple[str, str], int] = {}
+    for layer in net.layers:
+        for src in layer.src:
+            stored = root[src]
+            if stored == src:
+                continue
+            part = _elements(net, src)
+            if part != _elements(net, stored):
+                key = (layer.id, stored)
+                out[key] = out.get(key, 0) + part
+    return out
+
+
+def _read_elements(net: Network, group: Group, name: str, slices: dict[tuple[str, str], int]) -> int:
+    whole = _elements(net, name)
+    ids = {la.id for la in group.layers}
+    parts = [slices[key] for key in slices if key[1] == name and key[0] in ids]
+    return min(whole, sum(parts)) if parts else whole
+
+
+def _kernel(
+    net: Network,
+    group: Group,
+    made: list[str],
+    size: dict[str, int],
+    formats: dict[str, str],
+    kept: set[str],
+    maker: dict[str, int],
+    slices: dict[tuple[str, str], int],
+    target: Target,
+    table: dict[str, Precision] | None,
+) -> Kernel:
+    lead = _lead(group)
+    precision = precision_of(lead, table)
+    notes: list[str] = []
+    multiply: Multiply | None = None
+    products = net.products[lead.id] if group.kind in ("matmul", "attention") else ()
+    if products:
+        multiply = target.multiply(precision, f"layer {lead.id} ({lead.name or lead.op})")  # type: ignore[operator]
+        if multiply.note:
+            notes.append(multiply.note)
+    inputs = []
+    for name in group.reads:
+        elements = _read_elements(net, group, name, slices)
+        nbytes = storage_bytes(elements, formats[name])
+        level = "shared" if name in kept else "dram"
+        inputs.append(Operand(name, elements, nbytes, formats[name], level))
+    work = [net.vector_work[la.id] for la in group.layers]
+    if lead.op == "embedding":  # reads the looked-up rows, not the ids' worth of table
+        rows = work[0].read
+        inputs = [*inputs, Operand(f"{lead.id}.rows", rows, storage_bytes(rows, precision.weights), precision.weights)]
+    weights = _weights(net, group, precision)
+    if lead.op == "attention":
+        past = kv_cache_elements(lead, net.input_shapes(lead)) - sum(_elements(net, s) for s in lead.src[1:3])
+        if past > 0:
+            nbytes = storage_bytes(past, precision.activations)
+            inputs.append(Operand(f"{lead.id}.cache", past, nbytes, precision.activations))
+    outputs = tuple(Operand(n, _elements(net, n), size[n], formats[n], "shared" if n in kept else "dram") for n in made)
+    kind = group.kind
+    if kind in ("elementwise", "reduce"):
+        kind = "vector"
+    if any(OPS[la.op].kind == "host" for la in group.layers):
+        notes.append(f"{lead.op} ({lead.name}) has no accelerator form: costed as vector work")
+        kind = "vector"
+    out_shape = net.tensors[lead.id].shape
+    return Kernel(
+        name=_name(group, lead),
+        op=lead.op,
+        kind=kind,
+        layers=tuple(la.id for la in group.layers),
+        products=products,
+        multiply=multiply,
+        inputs=tuple(inputs),
+        weights=weights,
+        outputs=outputs,
+        alu=sum(w.alu for w in work),
+        special=sum(w.special for w in work),
+        passes=max(w.passes for w in work),
+        rows=max(1, _elements(net, lead.id) // max(1, int(out_shape[-1]))) if out_shape else 1,
+        repeat=max((p.repeat for p in products), default=1),
+        producers=tuple(sorted({maker[n] for n in group.reads if n in maker and maker[n] != group.index})),
+        accumulate=precision.accumulate,
+        notes=tuple(notes),
+    )
+
+
+def _lead(group: Group) -> Layer:
+    """The layer a kernel is named after: its product or reduction, else its first."""
+    return next((la for la in group.layers if OPS[la.op].kind in ("contract", "reduce")), group.layers[0])
+
+
+def _name(group: Group, lead: Layer) -> str:
+    extra = len(group.layers) - 1
+    return f"{lead.name or lead.op}{f' (+{extra})' if extra else ''}"
+
+
+def _weights(net: Network, group: Group, precision: Precision) -> Operand | None:
+    elements = nbytes = 0
+    tensor = ""
+    for layer in group.layers:
+        op = OPS[layer.op]
+        if layer.op == "embedding":
+            continue  # counted by the rows it looks up
+        shapes = net.input_shapes(layer)
+        for weight in op.weights(layer, shapes, tuple(int(d) for d in layer.shape)):
+            fmt = precision.weights
+            if weight.role == "bias" and fmt in ("int8", "uint8", "int4"):
+                fmt = "int32"
+            elements += weight.elements
+            nbytes += storage_bytes(weight.elements, fmt)
+            tensor = tensor or str(layer.attrs.get("tied", layer.id))
+    return Operand(f"{tensor}.weights", elements, nbytes, precision.weights) if elements else None
+
+
+def _weight_bytes(net: Network, table: dict[str, Precision] | None) -> int:
+    """Bytes of all constants in the assigned formats, look-up tables included, shared ones once."""
+    total = 0
+    for layer in net.layers:
+        found = net.weights[layer.id]
+        if found:
+            fmt = precision_of(layer, table).weights
+            for weight in found:
+                wide = weight.role == "bias" and fmt in ("int8", "uint8", "int4")
+                total += storage_bytes(weight.elements, "int32" if wide else fmt)
+    return total
+
+
+def _cache_bytes(net: Network, formats: dict[str, str]) -> int:
+    return sum(
+        storage_bytes(kv_cache_elements(la, net.input_shapes(la)), formats[la.id])
+        for la in net.layers
+        if la.op == "attention"
+    )
+
+
+def _peak(
+    made: list[list[str]],
+    read: list[list[str]],
+    size: dict[str, int],
+    kept: set[str],
+    inputs: list[str],
+    results: set[str],
+) -> int:
+    """Largest sum of off-chip tensors alive while a kernel runs."""
+    last: dict[str, int] = {}
+    for k, names in enumerate(read):
+        for name in names:
+            last[name] = k
+    for name in results:
+        last[name] = len(made)
+    live = sum(size[n] for n in inputs)
+    peak = live
+    ending: dict[int, list[str]] = {}
+    for name, k in last.items():
+        if name not in kept:
+            ending.setdefault(k, []).append(name)
+    for k, names in enumerate(made):
+        fresh = [n for n in names if n not in kept]
+        live += sum(size[n] for n in fresh)
+        peak = max(peak, live)
+        live -= sum(size[n] for n in ending.get(k, ()))
+        live -= sum(size[n] for n in fresh if n not in last)
+    return peak
+
+
+def check_fits(plan: Plan, capacity_bytes: int, machine: str, batch: int) -> None:
+    """Raise HwsimError when weights, activations and caches exceed ``capacity_bytes``, saying what would fit."""
+    need = plan.weight_bytes + plan.activation_bytes + plan.cache_bytes
+    if need <= capacity_bytes:
+        return
+    gib = 2**30
+    per_item = (plan.activation_bytes + plan.cache_bytes) / max(1, batch)
+    room = capacity_bytes - plan.weight_bytes
+    if room <= per_item:
+        advice = (
+            f"even batch 1 does not fit: the weights take {plan.weight_bytes / gib:.2f} GiB; a narrower precision or more "
+            "chips' memory would be needed"
+        )
+    else:
+        advice = f"batch {max(1, int(room // per_item))} would fit"
+    raise HwsimError(
+        f"{plan.network} does not fit {machine}: {need / gib:.2f} GiB needed (weights {plan.weight_bytes / gib:.2f}, "
+        f"activations {plan.activation_bytes / gib:.2f}, cache {plan.cache_bytes / gib:.2f}), "
+        f"{capacity_bytes / gib:.2f} GiB there; {advice}"
+    )

@@ -1,0 +1,155 @@
+"""Precision assignment: which number formats each layer's operands have, and how a machine multiplies them.
+
+A precision is the formats of weights, activations, accumulator and output. A preset names a common one (``int8`` is 8-bit
+weights and activations with 32-bit accumulation); None keeps the network's own formats; a mapping (or text
+``int8,classifier*=bf16``) sets it per layer, later patterns winning.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwsim.errors import HwsimError, near
+from hwsim.formats import FORMATS, get_format
+from hwsim.network.graph import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Formats of one layer's operands; ``passes`` is how many products of a narrower format make up one (0: machine's)."""
+
+    weights: str
+    activations: str
+    accumulate: str
+    output: str
+    passes: int = 0
+
+
+PRESETS: dict[str, Precision] = {
+    "fp32": Precision("fp32", "fp32", "fp32", "fp32"),
+    "fp32x3": Precision("fp32", "fp32", "fp32", "fp32", 3),
+    "fp32x6": Precision("fp32", "fp32", "fp32", "fp32", 6),
+    "tf32": Precision("tf32", "tf32", "fp32", "fp32"),
+    "bf16": Precision("bf16", "bf16", "fp32", "bf16"),
+    "fp16": Precision("fp16", "fp16", "fp32", "fp16"),
+    "int16": Precision("int16", "int16", "int32", "int16"),
+    "int8": Precision("int8", "int8", "int32", "int8"),
+    "uint8": Precision("uint8", "uint8", "int32", "uint8"),
+    "int4": Precision("int4", "int4", "int32", "int4"),
+    "fp8": Precision("e4m3", "e4m3", "fp32", "bf16"),
+    "e5m2": Precision("e5m2", "e5m2", "fp32", "bf16"),
+    "w8a16": Precision("int8", "bf16", "fp32", "bf16"),
+    "w4a16": Precision("int4", "bf16", "fp32", "bf16"),
+    "w8a8": Precision("int8", "int8", "int32", "int8"),
+    "w8i16": Precision("int8", "int16", "int32", "int16"),
+}
+INTEGERS = frozenset(n for n, f in FORMATS.items() if f.kind in ("int", "uint"))
+
+
+def parse_precision(value: str | Mapping[str, str] | None) -> dict[str, Precision] | None:
+    """Return layer patterns to precisions in order, or None for the network's own; raise HwsimError for unknown names."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        pairs: dict[str, str] = {}
+        for part in value.split(","):
+            pattern, eq, name = part.partition("=")
+            pairs[pattern.strip() if eq else "*"] = name.strip() if eq else pattern.strip()
+    else:
+        pairs = dict(value)
+    out: dict[str, Precision] = {}
+    for pattern, name in pairs.items():
+        found = PRESETS.get(name.lower())
+        if found is None:
+            raise HwsimError(f"unknown precision {name!r}: one of {', '.join(PRESETS)}{near(name, PRESETS)}")
+        out[pattern] = found
+    return out
+
+
+def own_precision(layer: Layer) -> Precision:
+    """The precision a network file itself states for ``layer``."""
+    act = layer.dtype
+    weight = layer.weight_dtype or act
+    integer = act in INTEGERS and weight in INTEGERS
+    return Precision(weight, act, "int32" if integer else "fp32", act)
+
+
+def precision_of(layer: Layer, table: dict[str, Precision] | None) -> Precision:
+    """The precision of ``layer`` under an assignment; patterns match a layer's name or operator."""
+    found: Precision | None = None
+    for pattern, precision in (table or {}).items():
+        if pattern == "*" or fnmatch.fnmatchcase(layer.name, pattern) or pattern == layer.op:
+            found = precision
+    return found or own_precision(layer)
+
+
+def tensor_format(own: str, precision: Precision | None) -> str:
+    """Format of an activation tensor: floats and 8/16-bit integers take the assigned one, indices and masks keep theirs."""
+    if precision is None or own in ("int64", "int32", "uint32", "uint64", "bool"):
+        return own
+    return precision.output
+
+
+@dataclass(frozen=True, slots=True)
+class Multiply:
+    """How a machine's matrix unit multiplies given operands.
+
+    ``format`` is what the cells multiply, ``rate`` its speed relative to one multiply-accumulate a cell and clock,
+    ``passes`` how many times the product runs; ``convert_a``/``convert_b`` say whether the vector unit must convert
+    that operand first; ``note`` explains it to a reader, empty when native.
+    """
+
+    format: str
+    rate: float
+    passes: int
+    convert_a: bool
+    convert_b: bool
+    note: str = ""
+
+
+def multiply_on(
+    rates: Mapping[str, float], fp32_passes: int, precision: Precision, machine: str, where: str = ""
+) -> Multiply:
+    """Return how a matrix unit with native ``rates`` multiplies ``precision``'s operands.
+
+    Native pairs run as they are. Other floats, and integers on a unit without integer multipliers, are converted to
+    bf16 (8-bit integers are exact in it); fp32 runs in 1, 3 or 6 bf16 passes. Raises HwsimError when nothing fits.
+    """
+    act, weight = get_format(precision.activations).name, get_format(precision.weights).name
+    rate = rates.get(act, 0.0) if act == weight else rates.get(f"{act}x{weight}", 0.0)
+    if rate > 0 and precision.passes == 0:
+        return Multiply(act if act == weight else f"{act}x{weight}", rate, 1, False, False)
+    if {act, weight} == {"int8", "uint8"} and rates.get("int8", 0.0) > 0:
+        return Multiply("int8", rates["int8"], 1, False, False)
+    both_integer = act in INTEGERS and weight in INTEGERS
+    for wider in ("int8", "int16"):
+        if (
+            both_integer
+            and rates.get(wider, 0.0) > 0
+            and max(FORMATS[act].bits, FORMATS[weight].bits) <= FORMATS[wider].bits
+        ):
+            note = f"{machine} has no {act} x {weight} multiplier: widened to {wider}"
+            return Multiply(wider, rates[wider], 1, act != wider, weight != wider, note)
+    bf16 = rates.get("bf16", 0.0)
+    if bf16 <= 0:
+        known = ", ".join(rates)
+        at = f"{where}: " if where else ""
+        advice = "int8" if "int8" in rates or "uint8" in rates else known
+        raise HwsimError(f"{at}{machine} multiplies {known} only, not {act} x {weight}; try --precision {advice}")
+    passes = 1
+    note = ""
+    wide = [f for f in (act, weight) if FORMATS[f].kind == "float" and FORMATS[f].precision > 8]
+    if "fp32" in (act, weight):
+        passes = precision.passes or max(1, fp32_passes)
+        note = f"{machine} multiplies fp32 operands in {passes} bf16 pass{'es' if passes > 1 else ''}"
+    elif wide:
+        note = f"{machine} has no {wide[0]} multiplier: operands are converted to bf16"
+    elif both_integer:
+        if max(FORMATS[act].bits, FORMATS[weight].bits) > 8:
+            raise HwsimError(f"{where or machine}: {machine} has no {act} x {weight} multiplier; try int8 or bf16")
+        note = f"{machine} has no {act} multiplier: integers are converted to bf16 (exact), so they run at its rate"
+    else:
+        note = f"{machine} has no {act} x {weight} multiplier: operands are converted to bf16"
+    return Multiply("bf16", bf16, passes, act != "bf16", weight != "bf16", note)
