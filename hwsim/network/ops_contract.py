@@ -245,7 +245,16 @@ def _attention_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> Vec
 # -- recurrent cells ------------------------------------------------------------------------------------------------
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-RECURRENT_ATTRS = {"h": "i", "bi": "b", "bias": "b", "seq_first": "b", "last": "b", "proj": "i", "bias2": "b"}
+RECURRENT_ATTRS = {
+    "h": "i",
+    "bi": "b",
+    "bias": "b",
+    "seq_first": "b",
+    "last": "b",
+    "proj": "i",
+    "bias2": "b",
+    "peephole": "b",
+}
 
 
 def _recurrent_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None) -> IntShape:
@@ -267,6 +276,8 @@ def _recurrent_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> 
             found.append(Weight(f"w_proj{side}", (proj, h)))
         if layer.attrs.get("bias"):
             found.append(Weight(f"bias{side}", (gates * h,), "bias"))
+        if layer.attrs.get("peephole"):  # diagonal: input, output and forget gate see the cell state
+            found.append(Weight(f"w_peephole{side}", (3 * h,)))
         if layer.attrs.get("bias2"):
             found.append(Weight(f"bias_hidden{side}", (gates * h,), "bias"))
     return tuple(found)
@@ -295,6 +306,37 @@ def _recurrent_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> Vec
     gates = GATES[layer.op]
     # per cell: every gate adds two products and a bias and takes one non-linearity; state update is 4 more operations
     return VectorWork((2 * gates + 4) * cells, (gates + 1) * cells, math.prod(ins[0]), math.prod(out))
+
+
+# -- SVDF: a dense layer factorised into a feature and a time filter, keeping a short history (Nakkiran 2015) ------------
+
+
+def _svdf_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None) -> IntShape:
+    if len(ins[0]) != 2 or not {"filters", "memory"} <= set(attrs):
+        raise HwsimError("svdf needs a rank-2 input (batch, features), filters=COUNT and memory=STEPS")
+    filters, rank = int(attrs["filters"]), int(attrs.get("rank", 1))  # type: ignore[arg-type]
+    if rank < 1 or filters < 1 or filters % rank:
+        raise HwsimError(f"rank {rank} does not divide {filters} filters")
+    return (ins[0][0], filters // rank)
+
+
+def _svdf_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
+    filters, memory = int(layer.attrs["filters"]), int(layer.attrs["memory"])  # type: ignore[arg-type]
+    found = (Weight("w_feature", (filters, ins[0][-1])), Weight("w_time", (filters, memory)))
+    return (*found, Weight("bias", (out[-1],), "bias")) if layer.attrs.get("bias") else found
+
+
+def _svdf_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Product, ...]:
+    (n, f), filters, memory = ins[0], int(layer.attrs["filters"]), int(layer.attrs["memory"])  # type: ignore[arg-type]
+    return (
+        Product("feature", 1, n, filters, f, n * f, f * filters, n * filters),
+        Product("time", filters, n, 1, memory, n * filters * memory, filters * memory, n * filters),
+    )
+
+
+def _svdf_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> VectorWork:
+    # the sum over the rank, after the products
+    return VectorWork(ins[0][0] * int(layer.attrs["filters"]), 0, math.prod(ins[0]), math.prod(out))  # type: ignore[arg-type]
 
 
 # -- look-ups -------------------------------------------------------------------------------------------------------
@@ -333,6 +375,8 @@ ENTRIES: list[Op] = [
     *(Op(cell, "contract", (1, 3), _recurrent_infer, RECURRENT_ATTRS, _recurrent_weights, _recurrent_products,
          _recurrent_work, doc=f"{cell} over time; h= hidden, bi both directions, last returns the last step only")
       for cell in GATES),
+    Op("svdf", "contract", (1, 1), _svdf_infer, {"filters": "i", "memory": "i", "rank": "i", "bias": "b"}, _svdf_weights,
+       _svdf_products, _svdf_work, doc="one step of a rank-factorised layer over a history of memory= inputs"),
     Op("embedding", "move", (1, 1), _embedding_infer, {"rows": "i", "width": "i", "bag": "b"}, _embedding_weights,
        work=_embedding_work, doc="table look-up; bag sums the rows of the last dimension of ids"),
 ]  # fmt: skip

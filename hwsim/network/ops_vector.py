@@ -70,6 +70,10 @@ def _const_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tupl
     return (Weight("const", const, "weight", bool(layer.attrs.get("learned"))),) if isinstance(const, tuple) else ()
 
 
+def _constant_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
+    return (Weight("constant", out, "weight", bool(layer.attrs.get("learned"))),)
+
+
 def _prelu_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
     return (Weight("slope", (int(layer.attrs.get("width", 1)),)),)  # type: ignore[arg-type]
 
@@ -248,6 +252,7 @@ _EXTRA = {
     "value": "f",
     "low": "f",
     "high": "f",
+    "reverse": "b",
 }
 
 ENTRIES: list[Op] = [
@@ -255,7 +260,7 @@ ENTRIES: list[Op] = [
          weights=_prelu_weights if n == "prelu" else _const_weights, work=_elementwise(*cost), doc="element-wise, one input")
       for n, cost in UNARY.items()),
     *(Op(n, "elementwise", (1, 2), _broadcast_all, _EXTRA, weights=_const_weights, work=_elementwise(*cost),
-         doc="element-wise with broadcasting; one input means the other is a constant (const= shape, value= scalar)")
+         doc="element-wise with broadcasting; one input means the other is a constant (const= shape, value= scalar; reverse: it comes first)")
       for n, cost in BINARY.items()),
     Op("where", "elementwise", (1, 3), _broadcast_all, _EXTRA, weights=_const_weights, work=_elementwise(1, 0), doc="select by a mask"),
     Op("add_n", "elementwise", (1, 64), _broadcast_all, _EXTRA, work=_elementwise(1, 0), doc="sum of many inputs"),
@@ -286,7 +291,7 @@ ENTRIES: list[Op] = [
     _mover("space_to_batch", _stated, {"nhwc": "b"}, (1, 1), "spatial blocks to batch"),
     _mover("batch_to_space", _stated, {"nhwc": "b"}, (1, 1), "batch to spatial blocks"),
     _mover("one_hot", _stated, {}, (1, 1), "indices to indicator vectors"),
-    _mover("constant", _stated, {}, (0, 0), "a constant tensor"),
+    Op("constant", "move", (0, 0), _stated, {"learned": "b"}, weights=_constant_weights, work=_copy_work, doc="a constant tensor; learned when it is a parameter"),
     _mover("copy", _same, {}, (1, 1), "an explicit copy"),
     Op("reshape", "view", (1, 1), _reshape_infer, doc="the same elements under another shape (flatten, squeeze, unsqueeze)"),
     Op("identity", "view", (1, 1), _same, doc="nothing (dropout at inference)"),
