@@ -118,7 +118,7 @@ class Accelerator:
         return found
 
     def describe(self) -> list[dict[str, object]]:
-        """Return every number with its unit, source and kind of source, in the order of the files, as rows of a table."""
+        """Return every number with its unit, source and kind of source, as rows of a table."""
         keys = ("path", "value", "unit", "text", "source", "kind", "file")
         return [{key: getattr(value, key) for key in keys} for value in self.values.values()]
 
@@ -147,9 +147,11 @@ class Identity:
     modes: tuple[str, ...] = ()
 
 
-def build(family: Family, identity: Identity, values: Mapping[str, Value], label: str) -> Accelerator:
-    """Return the accelerator made of ``values``; raises one HwsimError listing what is missing or contradictory."""
-    problems = Problems(label)
+def build(family: Family, identity: Identity, values: Mapping[str, Value], problems: Problems) -> Accelerator:
+    """Return the accelerator made of ``values``.
+
+    Raises one HwsimError listing the ``problems`` found before and what is missing or contradictory.
+    """
     built = {s.name: _build_section(s, values, problems) for s in family.sections}
     problems.raise_any()
     _check(built, values, problems)
@@ -177,12 +179,12 @@ def build(family: Family, identity: Identity, values: Mapping[str, Value], label
 def _build_section(section: Section, values: Mapping[str, Value], problems: Problems) -> Any:
     if not section.many:
         given = _of(values, section.name)
-        if section.required and not given:
+        if section.required and not given and not _failed(section.name, problems):
             problems.add(section.name, f"missing table [{section.name}]: {section.doc}")
             return None
         return _record(section, section.name, given, problems)
     levels = list(dict.fromkeys(path.split(".")[1] for path in values if path.startswith(f"{section.name}.")))
-    if section.required and not levels:
+    if section.required and not levels and not _failed(section.name, problems):
         problems.add(section.name, f"missing table [{section.name}.<name>]: {section.doc}")
     return {
         name: _record(section, at, _of(values, at), problems, name)
@@ -209,10 +211,14 @@ def _record(section: Section, at: str, given: Mapping[str, Scalar], problems: Pr
             continue
         if spec.required:
             missing.append(toml)
-    if missing:
-        problems.add(at, f"missing {', '.join(missing)}")
-        return None
-    return section.cls(**arguments)
+    told = [] if at in problems.failed else [t for t in missing if not _failed(f"{at}.{t}", problems)]
+    if told:
+        problems.add(at, f"missing {', '.join(told)}")
+    return None if missing else section.cls(**arguments)
+
+
+def _failed(at: str, problems: Problems) -> bool:
+    return any(path == at or path.startswith(f"{at}.") for path in problems.failed)
 
 
 def _check(built: Mapping[str, Any], values: Mapping[str, Value], problems: Problems) -> None:
@@ -244,7 +250,7 @@ def with_values(acc: Accelerator, family: Family, changes: Iterable[Value]) -> A
     values = {**acc.values, **{v.path: v for v in changes}}
     texts = {"name": acc.name, "vendor": acc.vendor, "architecture": acc.architecture, "description": acc.description}
     identity = Identity(acc.id, texts, acc.notes, acc.lineage, acc.mode, acc.modes)
-    return replace(build(family, identity, values, acc.id), count=acc.count, link_name=acc.link_name)
+    return replace(build(family, identity, values, Problems(acc.id)), count=acc.count, link_name=acc.link_name)
 
 
 def known_mode(identity_id: str, mode: str, modes: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError, near
 from hwsim.machine.keys import KeySpec
-from hwsim.machine.reader import LABEL, Problems, read_toml
+from hwsim.machine.reader import LABEL, Problems, file_label, read_toml
 from hwsim.machine.values import Value, read_leaf
 from hwsim.units import DIMENSIONS
 
@@ -68,7 +68,7 @@ def load_constants(family: str, architecture: str = "", file: Path | None = None
         file = accelerators_dir() / "constants" / f"{family}.toml"
         if not file.is_file():
             return Constants(family, {})
-    problems = Problems(f"{file.parent.name}/{file.name}")
+    problems = Problems(file_label(file))
     table = read_toml(file)
     for name in table:
         if name not in ("constant", "architecture"):

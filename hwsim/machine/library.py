@@ -11,7 +11,7 @@ from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError, near
 from hwsim.machine.accelerator import Accelerator, Identity, build, known_mode, with_values
 from hwsim.machine.keys import Family, KeySpec, specs
-from hwsim.machine.reader import Machine, rate_name, read_machine
+from hwsim.machine.reader import rate_name, read_machine
 from hwsim.machine.systolic import SYSTOLIC
 from hwsim.machine.target import Target, parse_target
 from hwsim.machine.values import Value, read_leaf
@@ -54,22 +54,20 @@ def _find(name: str) -> Path:
 
 
 def _load(file: Path, target: Target) -> Accelerator:
-    machine = read_machine(file, FAMILIES, accelerators_dir())
+    machine, problems = read_machine(file, FAMILIES, accelerators_dir())
     mode = target.mode or machine.identity.get("default_mode", "")
     values = dict(machine.values)
     if mode:
+        if mode not in machine.modes:
+            problems.raise_any()
         values |= machine.modes[known_mode(file.stem, mode, machine.modes)]
     identity = Identity(
         file.stem, machine.identity, tuple(machine.notes), tuple(machine.lineage), mode, tuple(machine.modes)
     )
-    acc = build(machine.family, identity, values, _label(machine))
+    acc = build(machine.family, identity, values, problems)
     if target.host:
         acc = _attach(acc, target)
     return replace(acc, count=target.count) if target.count > 1 else acc
-
-
-def _label(machine: Machine) -> str:
-    return f"{machine.file.parent.name}/{machine.file.name}" if machine.file.parent.name else machine.file.name
 
 
 def _attach(acc: Accelerator, target: Target) -> Accelerator:
@@ -126,7 +124,7 @@ def list_accelerators() -> list[dict[str, Any]]:
     Peaks, memory, power and price are those of one chip.
     """
     rows: list[dict[str, Any]] = []
-    for file in sorted(accelerators_dir().glob("*.toml")):
+    for file in sorted(accelerators_dir().glob("*.toml"), key=lambda f: f.stem):
         acc = load_accelerator(file)
         formats = acc.matrix_unit.rates if "matrix_unit" in acc.sections else {}
         peaks = {f: acc.peak_ops_per_s(f) for f in formats if "x" not in f}

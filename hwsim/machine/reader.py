@@ -18,7 +18,9 @@ from hwsim.machine.keys import Family, KeySpec, Section, specs
 from hwsim.machine.values import Value, read_leaf
 
 MAX_FILE_BYTES = 256 * 1024
+MAX_LINE = 1000  # characters; a key of many dotted parts costs the TOML parser quadratic time
 MAX_DEPTH = 8
+MAX_PROBLEMS = 100  # a hostile file may have a million
 LABEL = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 
 _IDENTITY = ("name", "family", "vendor", "architecture", "description", "based_on", "default_mode")
@@ -44,24 +46,28 @@ class Problems:
 
     file: str
     found: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)  # paths present but unusable: not to be reported as missing too
 
     def add(self, path: str, message: str, file: str = "") -> None:
         """Record one problem at ``path``, of another file of the chain if ``file`` says so."""
+        self.failed.add(path)
         where = f"{path}: " if path else ""
         other = f"({file}) " if file and file != self.file else ""
-        self.found.append(f"{other}{where}{message}")
+        self.found.append(_one_line(f"{other}{where}{message}"))
 
     def raise_any(self) -> None:
         """Raise one HwsimError listing all problems, if there are any."""
         if len(self.found) == 1:
             raise HwsimError(f"{self.file}: {self.found[0]}")
         if self.found:
-            raise HwsimError(f"{len(self.found)} problems in {self.file}: " + "; ".join(self.found))
+            rest = len(self.found) - MAX_PROBLEMS
+            shown = self.found[:MAX_PROBLEMS] + ([f"and {rest} more"] if rest > 0 else [])
+            raise HwsimError(f"{len(self.found)} problems in {self.file}: " + "; ".join(shown))
 
 
 def read_toml(file: Path) -> dict[str, Any]:
     """Return the parsed TOML of ``file``; raises HwsimError when it is unreadable, too large or malformed."""
-    label = _label(file)
+    label = file_label(file)
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise HwsimError(f"{label}: larger than {MAX_FILE_BYTES // 1024} KiB, so it is no machine file")
@@ -70,6 +76,9 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise HwsimError(f"{label}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise HwsimError(f"{label}: not UTF-8 text, so it is no machine file") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > MAX_LINE:
+            raise HwsimError(f"{label}: line {number} is longer than {MAX_LINE} characters, so it is no machine file")
     try:
         return tomllib.loads(text)
     except ValueError as error:
@@ -78,24 +87,29 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise HwsimError(f"{label}: not valid TOML: nested too deeply") from None
 
 
-def read_machine(file: Path, families: Mapping[str, Family], library: Path) -> Machine:
-    """Return the machine described by ``file``, inherited values included and every leaf checked.
+def read_machine(file: Path, families: Mapping[str, Family], library: Path) -> tuple[Machine, Problems]:
+    """Return the machine described by ``file``, inherited values included, and the problems found so far.
 
-    ``library`` is the folder where ``based_on`` looks after the file's own. Raises one HwsimError that lists every
-    problem of the file and of those it is based on.
+    ``library`` is the folder where ``based_on`` looks after the file's own. Raises HwsimError only where reading cannot
+    go on: malformed TOML, an unknown family, a ``based_on`` that leads nowhere or in a circle.
     """
-    problems = Problems(_label(file))
+    problems = Problems(file_label(file))
     chain = _chain(file, library)
     family = _family(chain, families)
     machine = Machine(file=file, family=family)
     for link, table in reversed(chain):
         _overlay(machine, link, table, problems)
-    problems.raise_any()
-    return machine
+    return machine, problems
 
 
-def _label(file: Path) -> str:
-    return f"{file.parent.name}/{file.name}" if file.parent.name else file.name
+def file_label(file: Path) -> str:
+    """Return how messages call a file: its folder and name."""
+    return _one_line(f"{file.parent.name}/{file.name}" if file.parent.name else file.name)
+
+
+def _one_line(text: str) -> str:
+    """The text with line breaks and control characters spelled out (a quoted TOML key may hold any)."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _chain(file: Path, library: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -107,9 +121,9 @@ def _chain(file: Path, library: Path) -> list[tuple[Path, dict[str, Any]]]:
         real = current.resolve()
         if real in seen:
             loop = " -> ".join(p.stem for p in [*seen[seen.index(real) :], real])
-            raise HwsimError(f"{_label(file)}: based_on: goes in a circle ({loop})")
+            raise HwsimError(f"{file_label(file)}: based_on: goes in a circle ({loop})")
         if len(seen) == MAX_DEPTH:
-            raise HwsimError(f"{_label(file)}: based_on: more than {MAX_DEPTH} files deep")
+            raise HwsimError(f"{file_label(file)}: based_on: more than {MAX_DEPTH} files deep")
         seen.append(real)
         table = read_toml(current)
         chain.append((current, table))
@@ -121,18 +135,18 @@ def _chain(file: Path, library: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _base_file(file: Path, base: object, library: Path) -> Path:
     if not isinstance(base, str) or not LABEL.fullmatch(base):
-        raise HwsimError(f'{_label(file)}: based_on: must be the name of another accelerator file, e.g. "tpu-v3"')
+        raise HwsimError(f'{file_label(file)}: based_on: must be the name of another accelerator file, e.g. "tpu-v3"')
     for folder in (file.parent, library):
         candidate = folder / f"{base}.toml"
         if candidate.is_file():
             return candidate
     known = [p.stem for folder in (file.parent, library) for p in folder.glob("*.toml")]
-    raise HwsimError(f"{_label(file)}: based_on: no accelerator file {base!r}{near(base, known)}")
+    raise HwsimError(f"{file_label(file)}: based_on: no accelerator file {base!r}{near(base, known)}")
 
 
 def _family(chain: list[tuple[Path, dict[str, Any]]], families: Mapping[str, Family]) -> Family:
     named = [(file, table["family"]) for file, table in chain if "family" in table]
-    label = _label(chain[0][0])
+    label = file_label(chain[0][0])
     if not named:
         raise HwsimError(f"{label}: family: missing; one of {', '.join(families)}")
     names = {str(name) for _, name in named}
@@ -147,7 +161,7 @@ def _family(chain: list[tuple[Path, dict[str, Any]]], families: Mapping[str, Fam
 
 def _overlay(machine: Machine, file: Path, table: dict[str, Any], problems: Problems) -> None:
     """Lay one file's identity, values and modes over what was inherited."""
-    label = _label(file)
+    label = file_label(file)
     machine.lineage.append(file.stem)
     for name in _IDENTITY:
         if name in table:

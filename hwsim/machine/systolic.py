@@ -23,7 +23,7 @@ class MatrixUnit:
     rates: Mapping[str, float] = key(
         "rate of each number format computed natively, relative to one multiply-accumulate per cell and clock; "
         "`AxB` is activations in A with weights in B",
-        "ratio", kind="rates", low=1 / 1024, high=64,
+        "ratio", kind="rates", low=0.001, high=64,
     )  # fmt: skip
     rows_per_clk: int = key(
         "rows of the streamed operand that enter an array per clock", "count", default=1, low=1, high=64
@@ -33,7 +33,7 @@ class MatrixUnit:
         "count", default=1, low=1, high=16,
     )  # fmt: skip
     weight_load_rows_per_clk: float = key(
-        "rows of the stationary operand shifted in per clock", "ratio", default=1.0, low=1 / 1024, high=1024
+        "rows of the stationary operand shifted in per clock", "ratio", default=1.0, low=0.001, high=1024
     )
     accumulator_entries: int = key(
         "partial sums kept per column, all buffers together; 0 means they are not modelled as a limit",
@@ -64,7 +64,7 @@ class VectorUnit:
     clock_hz: float = key("vector clock", "frequency", toml="clock", low=1e3, high=1e10)
     rates: Mapping[str, float] = key(
         "rate of each number format computed natively, relative to one per ALU and clock; absent means fp32 = 1",
-        "ratio", kind="rates", factory=lambda: {"fp32": 1.0}, low=1 / 1024, high=64,
+        "ratio", kind="rates", factory=lambda: {"fp32": 1.0}, low=0.001, high=64,
     )  # fmt: skip
     latency_cycles: int = key(
         "clocks from an operation's issue to its result", "count", toml="latency", default=1, low=0, high=1024

@@ -53,9 +53,9 @@ def read_leaf(spec: KeySpec, raw: object, path: str, file: str) -> Value:
     if spec.kind == "text" and isinstance(raw, str):
         return Value(path, _text(spec, raw), "", raw, "", "document", file)
     if not isinstance(raw, list):
-        raise HwsimError(f'{_show(raw)} has no source; write [{_example(spec)}, "where it is from"]')
+        raise HwsimError(f'{_show(raw)} has no source; write [{example_text(spec)}, "where it is from"]')
     if len(raw) != 2 or not isinstance(raw[1], str):
-        raise HwsimError(f'must be a pair of value and source; write [{_example(spec)}, "where it is from"]')
+        raise HwsimError(f'must be a pair of value and source; write [{example_text(spec)}, "where it is from"]')
     kind = source_kind(raw[1])
     value = _checked(spec, raw[0])
     unit = DIMENSIONS[spec.dimension].base if spec.dimension else ""
@@ -94,19 +94,25 @@ def _text(spec: KeySpec, text: str) -> str:
 def _number(spec: KeySpec, raw: object) -> int | float:
     dimension = DIMENSIONS[spec.dimension]
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
-        raise HwsimError(f"{_show(raw)} is not {dimension.what}; write e.g. {_example(spec)}")
+        raise HwsimError(f"{_show(raw)} is not {dimension.what}; write e.g. {example_text(spec)}")
     if isinstance(raw, str):
         value: int | float = parse(raw, spec.dimension)
     elif dimension.base:
         raise HwsimError(f'{_show(raw)} is not {dimension.what} (it has no unit); write e.g. "{dimension.example}"')
     else:
         value = raw
-    if isinstance(value, float) and not math.isfinite(value):
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer beyond the floats
+        finite = False
+    if not finite:
         raise HwsimError(f"{_show(raw)} is not {dimension.what}")
     if spec.dimension in _WHOLE:
         if value != int(value):
             raise HwsimError(f"{_show(raw)} is not a whole number{' of bytes' if dimension.base else ''}")
         value = int(value)
+    else:
+        value = float(value)
     _in_range(spec, value, raw)
     return value
 
@@ -115,16 +121,18 @@ def _in_range(spec: KeySpec, value: int | float, raw: object) -> None:
     low = -math.inf if spec.low is None else spec.low
     high = math.inf if spec.high is None else spec.high
     if not low <= value <= high:
-        span = " ... ".join(_bound(b, spec.dimension) for b in (low, high) if math.isfinite(b))
-        side = "between" if math.isfinite(low) and math.isfinite(high) else "at least"
-        raise HwsimError(f"{_show(raw)} is out of range; it must be {side} {span.replace(' ... ', ' and ')}")
+        bounds = [bound_text(b, spec.dimension) for b in (low, high) if math.isfinite(b)]
+        side = "between" if len(bounds) == 2 else "at least" if math.isfinite(low) else "at most"
+        raise HwsimError(f"{_show(raw)} is out of range; it must be {side} {' and '.join(bounds)}")
 
 
-def _bound(value: float, dimension: str) -> str:
-    return f"{value:g}" if dimension in ("count", "ratio") else format_quantity(value, dimension)
+def bound_text(value: float, dimension: str) -> str:
+    """Return a bound of a key's range as text."""
+    return f"{value:.10g}" if dimension in ("count", "ratio") else format_quantity(value, dimension)
 
 
-def _example(spec: KeySpec) -> str:
+def example_text(spec: KeySpec) -> str:
+    """Return an example of what a key may hold, as written in a file."""
     if spec.kind == "bool":
         return "true"
     if spec.kind in ("text", "texts"):
