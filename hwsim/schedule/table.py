@@ -12,8 +12,10 @@ Columns (one value per row unless a second axis is given)
                       loops (a store) rather than at their beginning (a load)
     axis[L]           axis code of each loop (`AXES`); unused loops are axis NONE with one trip
     first[L], trips[L]  index range [first, first + trips) of each loop this row covers
-    bend[3]           (loop, outer loop, step): trips of ``loop`` grow by ``step`` per index of ``outer loop`` (causal
-                      attention, growing caches); loop -1 for none
+    stride[L]         elements of its axis that one index of each loop stands for, so that a tile begins at the sum of
+                      index x stride over the loops of an axis (a split walks k)
+    bend[4]           (loop, outer loop, trips step, first step): per index of ``outer loop``, ``loop`` has so many
+                      more trips and begins so much later (causal attention, growing caches); loop -1 for none
     extent[3], padded[3]  useful and padded m, n, k of one instance
     op, format        operation code (`OPERATIONS`) and number format code of the work
     ops, issued       useful operations per instance, and operations the unit spends on it (padding, passes)
@@ -26,10 +28,15 @@ Columns (one value per row unless a second axis is given)
     cause             what a wait for this stage is called (`CAUSES`)
     awaits            0: nothing outside the kernel; 1: the kernels that produce its input; 2: the kernel before it
     first_of_k        1 where the row's instances start an accumulation (no partial sum is read)
+    reduce[3]         how a product's k elements are summed: those added with one rounding (instruction K, adder
+                      stage), those chained before the chain is added to the accumulator (0: it runs on from instance
+                      to instance), and the accumulator's number format code
 """
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,12 +63,14 @@ CAUSE = {name: code for code, name in enumerate(CAUSES)}
 
 Ints = npt.NDArray[np.int64]
 
-_COLUMNS: dict[str, tuple[int, int]] = {  # name: (width, value of an unset row)
+_COLUMNS: dict[str, tuple[int, int | tuple[int, ...]]] = {  # name: (width, value of an unset row)
     "kernel": (1, 0), "stage": (1, 0), "unit": (1, 0), "lanes": (1, 1), "depth": (1, 0), "at_end": (1, 0),
-    "axis": (LOOPS, 0), "first": (LOOPS, 0), "trips": (LOOPS, 1), "bend": (3, -1),
+    "axis": (LOOPS, 0), "first": (LOOPS, 0), "trips": (LOOPS, 1), "stride": (LOOPS, 0),
+    "bend": (4, (-1, -1, 0, 0)),
     "extent": (3, 1), "padded": (3, 1), "op": (1, 0), "format": (1, 0), "ops": (1, 0), "issued": (1, 0),
     "bytes": (4, 0), "refetch": (4, 0), "source": (4, 0), "target": (4, 0),
     "buffers": (1, 2), "dep": (3, -1), "lag": (3, 0), "cause": (1, 0), "awaits": (1, 0), "first_of_k": (1, 1),
+    "reduce": (3, (1, 0, 0)),
 }  # fmt: skip
 
 
@@ -88,10 +97,11 @@ class Schedule:
     names: tuple[str, ...] = field(default=())
 
     def __getattr__(self, name: str) -> Ints:
-        try:
-            return self.columns[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        # Only columns: an object being unpickled has none yet, and must not look for them here.
+        columns = self.__dict__.get("columns", {})
+        if name not in columns:
+            raise AttributeError(name)
+        return columns[name]  # type: ignore[no-any-return]
 
     @property
     def rows(self) -> int:
@@ -103,25 +113,28 @@ class Schedule:
         """Number of kernels."""
         return len(self.starts) - 1
 
-    def instances(self) -> Ints:
-        """Instances of each row: product of its trips, an affine loop summed over its outer loop."""
-        trips = self.columns["trips"]
-        total: Ints = trips.prod(axis=1)
-        bend = self.columns["bend"]
+    def iterations(self) -> Ints:
+        """Iterations of each row's first d loops, d = 0 … LOOPS (rows x LOOPS + 1); an affine loop is summed."""
+        trips, bend = self.columns["trips"], self.columns["bend"]
+        out = np.concatenate([np.ones((len(trips), 1), np.int64), np.cumprod(trips, axis=1)], axis=1)
         for row in np.flatnonzero(bend[:, 0] >= 0):
-            loop, outer, step = (int(v) for v in bend[row])
-            rest = int(total[row]) // max(1, int(trips[row, loop]) * int(trips[row, outer]))
-            indices = np.arange(
-                self.columns["first"][row, outer], self.columns["first"][row, outer] + trips[row, outer]
-            )
-            total[row] = rest * int((trips[row, loop] + step * indices).sum())
-        return total
+            loop, outer, step = (int(v) for v in bend[row, :3])
+            first = int(self.columns["first"][row, outer])
+            indices = np.arange(first, first + int(trips[row, outer]))
+            both = int((trips[row, loop] + step * indices).sum())
+            for depth in range(loop + 1, LOOPS + 1):
+                others = [int(trips[row, level]) for level in range(depth) if level not in (loop, outer)]
+                out[row, depth] = both * math.prod(others)
+        return out
+
+    def instances(self) -> Ints:
+        """Instances of each row."""
+        out: Ints = self.iterations()[:, LOOPS]
+        return out
 
     def transfers(self) -> Ints:
         """Transfers of each row's operands A, B, C, metadata: iterations of the loops outside which each is moved."""
-        trips, refetch = self.columns["trips"], self.columns["refetch"]
-        prefix = np.concatenate([np.ones((len(trips), 1), np.int64), np.cumprod(trips, axis=1)], axis=1)
-        return np.take_along_axis(prefix, refetch, axis=1)
+        return np.take_along_axis(self.iterations(), self.columns["refetch"], axis=1)
 
     def moved_bytes(self) -> Ints:
         """Bytes each row moves per operand over the whole kernel."""
@@ -129,15 +142,31 @@ class Schedule:
         return out
 
     def issues(self) -> Ints:
-        """Issues of each row: product of its trips over the loops outside an issue."""
-        inside = np.arange(LOOPS)[None, :] < self.columns["depth"][:, None]
-        out: Ints = np.where(inside, self.columns["trips"], 1).prod(axis=1)
-        return out
+        """Issues of each row: iterations of the loops outside an issue."""
+        return np.take_along_axis(self.iterations(), self.columns["depth"][:, None], axis=1)[:, 0]
 
     def inner(self) -> Ints:
-        """Instances inside one issue of each row (rows without an affine inner loop)."""
+        """Instances inside one issue of each row (the most there are where an affine loop makes them differ)."""
+        bend = self.columns["bend"]
+        trips = self.columns["trips"].copy()
+        for row in np.flatnonzero(bend[:, 0] >= 0):
+            loop, outer, step = (int(v) for v in bend[row, :3])
+            last = int(self.columns["first"][row, outer]) + int(trips[row, outer]) - 1
+            trips[row, loop] += max(step * int(self.columns["first"][row, outer]), step * last)
         inside = np.arange(LOOPS)[None, :] < self.columns["depth"][:, None]
-        out: Ints = np.where(inside, 1, self.columns["trips"]).prod(axis=1)
+        out: Ints = np.where(inside, 1, trips).prod(axis=1)
+        return out
+
+    def origin(self, instance: Instance) -> dict[str, int]:
+        """First element of an instance's tile along every axis its row walks; a split counts as k."""
+        out: dict[str, int] = {}
+        row = instance.row
+        for axis, stride, index in zip(
+            self.columns["axis"][row], self.columns["stride"][row], instance.index, strict=True
+        ):
+            name = "k" if AXES[axis] == "split" else AXES[axis]
+            out[name] = out.get(name, 0) + int(stride) * index
+        out.pop("none", None)
         return out
 
     def expand(self, kernel: int) -> Iterator[Instance]:
@@ -145,25 +174,27 @@ class Schedule:
         lo, hi = int(self.starts[kernel]), int(self.starts[kernel + 1])
         stages = self.columns["stage"][lo:hi]
         for stage in dict.fromkeys(int(s) for s in stages):
-            rows = [lo + int(i) for i in np.flatnonzero(stages == stage)]
-            yield from sorted(self._expand_rows(kernel, stage, rows), key=lambda i: i.index)
+            rows = [self._instances_of(kernel, stage, lo + int(i)) for i in np.flatnonzero(stages == stage)]
+            yield from heapq.merge(*rows, key=lambda i: i.index)
 
-    def _expand_rows(self, kernel: int, stage: int, rows: Sequence[int]) -> Iterator[Instance]:
-        for row in rows:
-            first = [int(v) for v in self.columns["first"][row]]
-            trips = [int(v) for v in self.columns["trips"][row]]
-            loop, outer, step = (int(v) for v in self.columns["bend"][row])
+    def _instances_of(self, kernel: int, stage: int, row: int) -> Iterator[Instance]:
+        first, trips, bend = ([int(v) for v in self.columns[name][row]] for name in ("first", "trips", "bend"))
+        for index in _walk(first, trips, bend, ()):
+            yield Instance(kernel, stage, row, index)
 
-            def walk(level: int, index: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-                if level == LOOPS:
-                    yield index
-                    return
-                count = trips[level] + (step * index[outer] if level == loop else 0)
-                for i in range(first[level], first[level] + count):
-                    yield from walk(level + 1, (*index, i))
 
-            for index in walk(0, ()):
-                yield Instance(kernel, stage, row, index)
+def _walk(
+    first: Sequence[int], trips: Sequence[int], bend: Sequence[int], index: tuple[int, ...]
+) -> Iterator[tuple[int, ...]]:
+    level = len(index)
+    if level == LOOPS:
+        yield index
+        return
+    loop, outer, step, first_step = bend
+    bent = index[outer] if level == loop else 0
+    begin = first[level] + first_step * bent
+    for i in range(begin, begin + trips[level] + step * bent):
+        yield from _walk(first, trips, bend, (*index, i))
 
 
 class ScheduleBuilder:
@@ -181,7 +212,8 @@ class ScheduleBuilder:
             value = values.pop(name, default)
             if width > 1:
                 given = tuple(value) if isinstance(value, tuple | list) else (value,) * width
-                value = given + (default,) * (width - len(given))
+                filling = default if isinstance(default, tuple) else (default,) * width
+                value = given + filling[len(given) :]
             self._values[name].append(value)
         if values:
             raise ValueError(f"unknown schedule columns {sorted(values)}")
