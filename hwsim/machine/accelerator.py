@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -130,6 +129,8 @@ class Accelerator:
     @property
     def digest(self) -> str:
         """A hash of every value (not of sources or titles): equal machines give equal answers."""
+        import hashlib
+
         parts = [f"{self.family};{self.count}"]
         parts += [f"{path}={self.values[path].value!r}" for path in sorted(self.values)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
