@@ -24,7 +24,7 @@ BUFFERS = 8  # most buffers a stage may have
 DEPS = 3
 CAUSES = 11
 STAGE_STATE = RING + BUFFERS + 3  # ends, releases, last start, what it waited for, issues so far
-MAX_LOOPS = 4
+MAX_LOOPS = 5
 MAX_STAGES = 12
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hwsim.errors import HwsimError
 from hwsim.schedule.table import CAUSES as CAUSE_NAMES
-from hwsim.schedule.table import UNIT, Schedule
+from hwsim.schedule.table import LOOPS, UNIT, Schedule
 from hwsim.timing import pipeline
 from hwsim.timing.pipeline import BUFFERS, CAUSES, DEPS, MAX_LOOPS, MAX_STAGES, RING, STAGE_STATE, UNITS, run_nest
 
@@ -108,10 +108,13 @@ def _nest(kernel: int, rows: range, column: dict[str, list], service: Sequence[i
                 raise HwsimError(
                     f"kernel {kernel}, stage {s}: rows do not split loop {level} into full and last iterations"
                 )
+        # Rows that differ only in loops inside an issue are parts of the same issue: their service adds up.
+        part = any(first[r][level] for level in range(depths[r], LOOPS))
         for p in patterns:
-            if table[s * classes + p] >= 0:
-                raise HwsimError(f"kernel {kernel}, stage {s}: two rows cover the same iterations")
-            table[s * classes + p] = service[r]
+            at = s * classes + p
+            if (table[at] >= 0) != part:
+                raise HwsimError(f"kernel {kernel}, stage {s}: rows overlap or leave a gap")
+            table[at] = service[r] + (table[at] if part else 0)
     dep = [-1] * (stages * DEPS)
     lag = [0] * (stages * DEPS)
     reach = [1] * stages
