@@ -91,7 +91,8 @@ class Accelerator:
     @property
     def target(self) -> str:
         """The target text that names this machine again."""
-        host = self.host.name if self.link_name else ""
+        attached = self.values.get("host.name")
+        host = self.host.name if attached is not None and attached.file == "target" else ""
         return str(Target(self.id, self.mode, host, self.link_name, self.count))
 
     def rate(self, activations: str, weights: str = "") -> float:

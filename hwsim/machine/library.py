@@ -12,6 +12,7 @@ from hwsim.errors import HwsimError, near
 from hwsim.machine.accelerator import Accelerator, Identity, build, known_mode, with_values
 from hwsim.machine.keys import Family, KeySpec, specs
 from hwsim.machine.reader import rate_name, read_machine
+from hwsim.machine.sections import Host
 from hwsim.machine.systolic import SYSTOLIC
 from hwsim.machine.target import Target, parse_target
 from hwsim.machine.values import Value, read_leaf
@@ -64,28 +65,31 @@ def _load(file: Path, target: Target) -> Accelerator:
     identity = Identity(
         file.stem, machine.identity, tuple(machine.notes), tuple(machine.lineage), mode, tuple(machine.modes)
     )
-    acc = build(machine.family, identity, values, problems)
     if target.host:
-        acc = _attach(acc, target)
-    return replace(acc, count=target.count) if target.count > 1 else acc
+        problems.raise_any()
+        values = _attach(file.stem, values, target)
+    acc = build(machine.family, identity, values, problems)
+    return replace(acc, count=target.count, link_name=target.link)
 
 
-def _attach(acc: Accelerator, target: Target) -> Accelerator:
-    """The machine on another host, over another of its links."""
-    if target.host != acc.host.name:
-        _find(target.host)  # an unknown host is refused by name first
-        host = load_accelerator(target.host)
+def _attach(name: str, values: dict[str, Value], target: Target) -> dict[str, Value]:
+    """The values of machine ``name`` on another host, over another of its links."""
+    present = values.get("host.name")
+    if present is None or target.host != present.value:
+        host = load_accelerator(target.host)  # an unknown host is refused by its name
         if host.family != "cpu":
-            raise HwsimError(f"'{target.host}' is of family {host.family}, so it cannot be the host of {acc.id}")
-    link = acc.host
+            raise HwsimError(f"'{target.host}' is of family {host.family}, so it cannot be the host of {name}")
     if target.link:
-        if target.link not in acc.links:
-            hint = near(target.link, acc.links) or (
-                f"; one of {', '.join(acc.links)}" if acc.links else "; it has one link"
-            )
-            raise HwsimError(f"{acc.id} has no link '{target.link}'{hint}")
-        link = acc.links[target.link]
-    return replace(acc, host=replace(link, name=target.host), link_name=target.link)
+        links = list(dict.fromkeys(path.split(".")[1] for path in values if path.startswith("link.")))
+        if target.link not in links:
+            known = f"; one of {', '.join(links)}" if links else "; it has one link"
+            raise HwsimError(f"{name} has no link '{target.link}'{near(target.link, links) or known}")
+        prefix = f"link.{target.link}."
+        chosen = {f"host.{path.removeprefix(prefix)}": v for path, v in values.items() if path.startswith(prefix)}
+        values = {path: v for path, v in values.items() if not path.startswith("host.")}
+        values |= {path: replace(v, path=path) for path, v in chosen.items()}
+    name_spec = specs(Host)["name"]
+    return values | {"host.name": read_leaf(name_spec, target.host, "host.name", "target")}
 
 
 def vary(acc: Accelerator, changes: Mapping[str, object], source: str = "assumed: varied by the user") -> Accelerator:

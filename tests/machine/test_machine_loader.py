@@ -149,6 +149,14 @@ def test_without_drops_what_was_inherited(write: Write) -> None:
     )
 
 
+def test_notes_are_inherited_and_may_be_dropped(write: Write) -> None:
+    write("toy", ('name = "toy"', 'name = "toy"\nnotes = ["no vector unit"]'))
+    more = load_accelerator(write("more", text='based_on = "toy"\nnotes = ["no vector unit", "no host"]\n'))
+    assert more.notes == ("no vector unit", "no host")
+    less = load_accelerator(write("less", text='based_on = "toy"\nwithout = ["notes"]\nnotes = ["no host"]\n'))
+    assert less.notes == ("no host",)
+
+
 def test_levels_keep_their_order_and_new_ones_follow(write: Write) -> None:
     more = '\n[memory.sram]\nkind = "sram"\nscope = "core"\ncapacity = ["1 MiB", "paper §1"]\n'
     assert list(load_accelerator(write(more=more)).memory) == ["dram", "sram"]
@@ -206,6 +214,8 @@ def test_links_replace_the_host(write: Write) -> None:
     slow = load_accelerator(f"{file}@box/usb2")
     assert slow.host.bandwidth_bytes_per_s == 30e6 and slow.host.name == "box" and slow.link_name == "usb2"
     assert slow.target.endswith("@box/usb2")
+    assert slow.values["host.bandwidth"].source == "measured: by us", "the report must name the link that was used"
+    assert slow.digest != load_accelerator(f"{file}@box").digest
     assert "did you mean usb2" in refused(f"{file}@box/usb3")
     assert "no accelerator 'bax'" in refused(f"{file}@bax")
 
