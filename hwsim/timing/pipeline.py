@@ -5,10 +5,11 @@ its unit is free, the issues it depends on have ended, and (for a stage whose re
 last occupied its buffer has been used by every later stage. These are max-plus recurrences, so once an iteration of a
 loop has shifted every time it touches by one constant, all further full iterations shift them by the same: the engine
 detects that (period one or two) and jumps, exactly, to the last iteration. Cost therefore does not grow with the trip
-counts. `hwsim.timing.reference.pipeline_simpy` is the obvious twin, event by event, and must give the same numbers.
+counts. `hwsim.timing.reference.pipeline_simpy` is the obvious twin, event by event, and must give the same numbers;
+`docs/schedule.md` has the rules, and why the jump is exact.
 
-`run_nest` stays in numba's subset: it takes lists (one answer, interpreted) or int64 arrays (sweeps, compiled). Source of
-the periodicity: Baccelli, Cohen, Olsder, Quadrat, *Synchronization and Linearity* (1992), theorem 3.112.
+`run_nest` stays in numba's subset: it takes lists (one answer, interpreted) or int64 arrays (sweeps, compiled). Source
+of the periodicity: Baccelli, Cohen, Olsder, Quadrat, *Synchronization and Linearity* (1992), theorem 3.112.
 """
 
 from __future__ import annotations
@@ -26,11 +27,18 @@ CAUSES = 11
 STAGE_STATE = RING + BUFFERS + 3  # ends, releases, last start, what it waited for, issues so far
 MAX_LOOPS = 5
 MAX_STAGES = 12
+PERIODS = 2  # longest period looked for, in iterations of a loop
+SNAPSHOTS = PERIODS + 1
 
 
 def state_size(stages: int) -> int:
     """Length of the state vector of a nest with that many stages."""
     return UNITS + stages * STAGE_STATE
+
+
+def work_size(stages: int) -> int:
+    """Length of the scratch vector of a nest with that many stages."""
+    return SNAPSHOTS * MAX_LOOPS * (state_size(stages) + CAUSES + stages + 1)
 
 
 def run_nest(
@@ -49,19 +57,19 @@ def run_nest(
     floor: Vector,  # earliest start of the stage (inputs ready, kernel may begin)
     service: Vector,  # [stages x 2**loops] cycles per issue; bit l set: last iteration of loop l
     spine: int,  # the stage whose timeline is explained
-    begin: int,  # when the kernel's share of the timeline begins
-    state: Vector,  # in and out: unit free times, then per stage the ring, releases, start, blame, count
+    begin: int,  # when the kernel's share of the timeline begins (stages that await nothing may start before)
+    state: Vector,  # in and out: unit free times, then per stage the ring, releases, start, blame, count; none negative
     waits: Vector,  # out [CAUSES]: cycles of the spine's timeline not spent serving it, by cause
-    busy: Vector,  # out [stages]: cycles served
-    work: Vector,  # scratch [3 * MAX_LOOPS * (state_size + CAUSES + stages)]
+    busy: Vector,  # out [stages + 1]: cycles served; last, those of the spine's that are not before ``begin``
+    work: Vector,  # scratch [work_size(stages)]
 ) -> int:
-    """Advance ``state`` over one kernel's nest and return when its last issue ends.
+    """Advance ``state`` over one kernel's nest and return when its last issue ends (``begin`` if that is earlier).
 
-    The spine's timeline from ``begin`` to that end is split exactly: ``busy[spine]`` + sum(``waits``) = end - begin.
+    The spine's timeline from ``begin`` to that end is split exactly: ``busy[stages]`` + sum(``waits``) = end - begin.
     """
     classes = 1 << loops
     size = UNITS + stages * STAGE_STATE
-    whole = size + CAUSES + stages
+    whole = size + CAUSES + stages + 1
     index = [0] * MAX_LOOPS
     seen = [0] * MAX_LOOPS
     spine_end = begin
@@ -101,13 +109,7 @@ def run_nest(
                     # The issue before this one is released when its users' latest issues have ended.
                     for b in range(BUFFERS - 1, 0, -1):
                         state[first + b] = state[first + b - 1]
-                    released = 0
-                    for q in range(stages):
-                        if user[s * stages + q]:
-                            end = state[UNITS + q * STAGE_STATE]
-                            if end > released:
-                                released = end
-                    state[first] = released
+                    state[first] = release(s, stages, user, state)
                 if state[first + buffers[s] - 1] > start:
                     start = state[first + buffers[s] - 1]
                     blame = spine
@@ -129,8 +131,10 @@ def run_nest(
             if end > finish:
                 finish = end
             if s == spine:
-                if start > spine_end:
-                    _explain(spine_end, start, blame, stages, cause, state, waits, s)
+                if end > begin:
+                    busy[stages] += end - max(start, begin)
+                if start > max(spine_end, begin):
+                    _explain(max(spine_end, begin), start, blame, stages, cause, state, waits, s)
                 spine_end = end
         # Advance the odometer, innermost loop first, jumping over iterations that only shift time.
         level = loops - 1
@@ -138,32 +142,37 @@ def run_nest(
             here = index[level]
             if here >= 1 and here < trips[level] - 2:
                 jumped = 0
-                for period in range(1, 3):
+                for period in range(1, PERIODS + 1):
                     if seen[level] >= period and jumped == 0:
-                        old = (level * 3 + (seen[level] - period) % 3) * whole
+                        old = (level * SNAPSHOTS + (seen[level] - period) % SNAPSHOTS) * whole
                         shift = _shift(level, stages, unit, depth, reach, buffers, state, work, old)
                         if shift >= 0:
                             repeats = (trips[level] - 2 - here) // period
+                            early = depth[spine] > level and work[old + UNITS + spine * STAGE_STATE] < begin
+                            if early and shift > 0:
+                                # The spine is still ahead of ``begin``, where nothing is charged: stop there.
+                                repeats = min(repeats, (begin - spine_end) // shift)
                             if repeats > 0:
                                 jumped = repeats * period
                                 gain = repeats * shift
                                 _advance(level, stages, unit, depth, state, gain, repeats, work, old)
                                 for c in range(CAUSES):
                                     waits[c] += repeats * (waits[c] - work[old + size + c])
-                                for s in range(stages):
+                                for s in range(stages + 1):
                                     busy[s] += repeats * (busy[s] - work[old + size + CAUSES + s])
-                                spine_end = state[UNITS + spine * STAGE_STATE]
                                 for s in range(stages):
-                                    if state[UNITS + s * STAGE_STATE] > finish:
-                                        finish = state[UNITS + s * STAGE_STATE]
+                                    if depth[s] > level:
+                                        finish = max(finish, state[UNITS + s * STAGE_STATE])
+                                if depth[spine] > level:
+                                    spine_end = state[UNITS + spine * STAGE_STATE]
                 if jumped:
                     index[level] += jumped
                     seen[level] = 0
                 else:
-                    at = (level * 3 + seen[level] % 3) * whole
+                    at = (level * SNAPSHOTS + seen[level] % SNAPSHOTS) * whole
                     work[at : at + size] = state[:size]
                     work[at + size : at + size + CAUSES] = waits[:CAUSES]
-                    work[at + size + CAUSES : at + whole] = busy[:stages]
+                    work[at + size + CAUSES : at + whole] = busy[: stages + 1]
                     seen[level] += 1
             index[level] += 1
             if index[level] < trips[level]:
@@ -174,6 +183,7 @@ def run_nest(
         if level < 0:
             break
     # What follows the spine's last issue.
+    spine_end = max(spine_end, begin)
     if finish > spine_end:
         last = spine
         for s in range(stages):
@@ -181,6 +191,17 @@ def run_nest(
                 last = s
         _explain(spine_end, finish, last, stages, cause, state, waits, spine)
     return finish
+
+
+def release(s: int, stages: int, user: Vector, state: Vector) -> int:
+    """When the result of stage ``s``'s latest issue is free: its users' latest issues have ended, or it has no user."""
+    released = 0
+    users = 0
+    for q in range(stages):
+        if user[s * stages + q]:
+            users += 1
+            released = max(released, state[UNITS + q * STAGE_STATE])
+    return released if users else state[UNITS + s * STAGE_STATE]
 
 
 def _explain(
@@ -199,7 +220,7 @@ def _explain(
         waits[cause[stage]] += hi - begun
         hi = begun
         following = state[base + 1]
-        if following == stage or following == spine:
+        if following in (stage, spine):
             # Its unit was busy, or it waited for a buffer the spine held: the chain ends here.
             break
         stage = following
@@ -220,7 +241,7 @@ def _shift(
     work: Vector,
     old: int,
 ) -> int:
-    """Cycles by which every live time touched below ``level`` has moved since the snapshot, or -1 if not all by the same."""
+    """Cycles by which every live time touched below ``level`` moved since the snapshot; -1 if not all by the same."""
     shift = -1
     for s in range(stages):
         if depth[s] > level:
@@ -234,8 +255,10 @@ def _shift(
             for i in range(reach[s]):
                 if state[base + i] - work[old + base + i] != shift:
                     return -1
-            for i in range(RING, RING + buffers[s]):
-                if state[base + i] - work[old + base + i] != shift:
+            for i in range(base + RING, base + RING + buffers[s]):
+                # A release before the stage's unit is free delays nothing, now or later: it need not move along.
+                dead = state[i] <= state[unit[s]] and work[old + i] <= work[old + unit[s]]
+                if not dead and state[i] - work[old + i] != shift:
                     return -1
             if state[base + RING + BUFFERS] - work[old + base + RING + BUFFERS] != shift:
                 return -1
@@ -247,7 +270,7 @@ def _shift(
 def _advance(
     level: int, stages: int, unit: Vector, depth: Vector, state: Vector, gain: int, repeats: int, work: Vector, old: int
 ) -> None:
-    """Move every time touched below ``level`` by ``gain``, each unit once, and issue counts by ``repeats`` iterations."""
+    """Move every time touched below ``level`` by ``gain``, each unit once, and issue counts by ``repeats`` periods."""
     for u in range(UNITS):
         moved = False
         for s in range(stages):

@@ -1,44 +1,66 @@
 """Reading 1 of a schedule: the pipeline engine over all its kernels, in order, with what each kernel waited for.
 
 Units keep their queues and buffers from kernel to kernel, so a stage that does not wait for the previous kernel (a
-weight prefetch) runs ahead of it as far as its buffers allow.
+weight prefetch) runs ahead of it as far as its buffers allow. Buffers carry over between the stages of the same unit
+that are waited for by the same name (the n-th of them in one kernel and the n-th in the next).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import HwsimError
 from hwsim.schedule.table import CAUSES as CAUSE_NAMES
-from hwsim.schedule.table import LOOPS, UNIT, Schedule
-from hwsim.timing import pipeline
-from hwsim.timing.pipeline import BUFFERS, CAUSES, DEPS, MAX_LOOPS, MAX_STAGES, RING, STAGE_STATE, UNITS, run_nest
+from hwsim.schedule.table import UNIT, Schedule
+from hwsim.timing.pipeline import (
+    BUFFERS,
+    CAUSES,
+    DEPS,
+    MAX_LOOPS,
+    MAX_STAGES,
+    RING,
+    STAGE_STATE,
+    UNITS,
+    release,
+    run_nest,
+    state_size,
+    work_size,
+)
 
 Ints = npt.NDArray[np.int64]
+Slots = tuple[int, int, int]
+"""Whose buffers: unit, cause, and how many buffered stages of the kernel with that unit and cause came before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Nest:
+class Nest(NamedTuple):
     """One kernel of a schedule in the form the engine takes (see `pipeline.run_nest`)."""
 
-    trips: list[int]
+    trips: tuple[int, ...]
     stages: int
-    unit: list[int]
-    depth: list[int]
-    at_end: list[int]
-    buffers: list[int]
-    dep: list[int]
-    lag: list[int]
-    reach: list[int]
-    user: list[int]
-    cause: list[int]
-    awaits: list[int]
-    service: list[int]
+    unit: tuple[int, ...]
+    depth: tuple[int, ...]
+    at_end: tuple[int, ...]
+    buffers: tuple[int, ...]
+    dep: tuple[int, ...]
+    lag: tuple[int, ...]
+    reach: tuple[int, ...]
+    user: tuple[int, ...]
+    cause: tuple[int, ...]
+    awaits: tuple[int, ...]
+    service: tuple[int, ...]
     spine: int
+    slots: tuple[Slots | None, ...]
+
+
+_READ = (
+    "stage", "unit", "depth", "at_end", "first", "trips", "bend", "buffers", "dep", "lag", "cause", "awaits",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,8 +68,8 @@ class Timing:
     """When everything ran, in cycles: kernel ``k`` owns [begin[k], end[k]) of the timeline (these tile it).
 
     ``waits[k]`` splits what the kernel's spine (its matrix, else vector, else copy stage) waited for, by cause code;
-    ``busy[k]`` is the cycles it was served, so busy + waits = end − begin, exactly. ``unit_busy[k]`` is the service per
-    unit code.
+    ``busy[k]`` is the cycles it was served since begin[k], so busy + waits = end − begin, exactly. ``unit_busy[k]`` is
+    the kernel's service per unit code, whenever it took place.
     """
 
     begin: Ints
@@ -69,73 +91,106 @@ class Timing:
 def nests(schedule: Schedule, service: Sequence[int]) -> list[Nest]:
     """Return the engine's form of every kernel; ``service`` is the cycles one issue of each row takes.
 
-    Raises HwsimError when the rows of a stage do not tile its iteration space.
+    Raises HwsimError when the rows of a stage do not tile its iteration space, differ by more than the last iteration
+    of a loop, or ask for more than the engine has (loops, stages, buffers, lags, affine loops outside an issue).
     """
-    column = {
-        name: schedule.columns[name].tolist()
-        for name in ("stage", "unit", "depth", "at_end", "first", "trips", "buffers", "dep", "lag", "cause", "awaits")
-    }
+    column = {name: schedule.columns[name].tolist() for name in _READ}
     starts = schedule.starts.tolist()
     return [_nest(k, range(starts[k], starts[k + 1]), column, service) for k in range(schedule.kernels)]
 
 
-def _nest(kernel: int, rows: range, column: dict[str, list], service: Sequence[int]) -> Nest:  # type: ignore[type-arg]
-    stage, depths, first, trips = column["stage"], column["depth"], column["first"], column["trips"]
+def _nest(kernel: int, rows: range, column: dict[str, list[Any]], service: Sequence[int]) -> Nest:
+    stage, depths = column["stage"], column["depth"]
     stages = max(stage[r] for r in rows) + 1
     loops = max(depths[r] for r in rows)
     if stages > MAX_STAGES or loops > MAX_LOOPS:
         raise HwsimError(
             f"kernel {kernel}: {stages} stages of {loops} loops; the engine takes {MAX_STAGES} of {MAX_LOOPS}"
         )
-    extent = [max(first[r][level] + trips[r][level] for r in rows) for level in range(loops)]
-    classes = 1 << loops
-    table = [-1] * (stages * classes)
     head = [-1] * stages
     for r in rows:
-        s = stage[r]
-        if head[s] < 0:
-            head[s] = r
-        patterns = [0]
-        for level in range(depths[r]):
-            lo, hi = first[r][level], first[r][level] + trips[r][level]
-            bit = 1 << level
-            if hi == extent[level]:
-                if lo < extent[level] - 1:
-                    patterns = [q for p in patterns for q in (p, p | bit)]
-                else:
-                    patterns = [p | bit for p in patterns]
-            elif lo or hi != extent[level] - 1:
-                raise HwsimError(
-                    f"kernel {kernel}, stage {s}: rows do not split loop {level} into full and last iterations"
-                )
-        # Rows that differ only in loops inside an issue are parts of the same issue: their service adds up.
-        part = any(first[r][level] for level in range(depths[r], LOOPS))
-        for p in patterns:
-            at = s * classes + p
-            if (table[at] >= 0) != part:
-                raise HwsimError(f"kernel {kernel}, stage {s}: rows overlap or leave a gap")
-            table[at] = service[r] + (table[at] if part else 0)
+        if head[stage[r]] < 0:
+            head[stage[r]] = r
+    if -1 in head:
+        raise HwsimError(f"kernel {kernel}: stage {head.index(-1)} has no rows")
+    trips, table = _classes(kernel, rows, loops, stages, column, service)
     dep = [-1] * (stages * DEPS)
     lag = [0] * (stages * DEPS)
     reach = [1] * stages
     user = [0] * (stages * stages)
     for s in range(stages):
-        if head[s] < 0:
-            raise HwsimError(f"kernel {kernel}: stage {s} has no rows")
         for d in range(DEPS):
-            q = column["dep"][head[s]][d]
+            q, back = column["dep"][head[s]][d], column["lag"][head[s]][d]
             if q >= 0:
-                dep[s * DEPS + d], lag[s * DEPS + d] = q, column["lag"][head[s]][d]
-                reach[q] = max(reach[q], lag[s * DEPS + d] + 1)
+                if q >= stages or not 0 <= back < RING:
+                    raise HwsimError(
+                        f"kernel {kernel}, stage {s}: waits for stage {q}, {back} issues back, of {RING - 1}"
+                    )
+                dep[s * DEPS + d], lag[s * DEPS + d] = q, back
+                reach[q] = max(reach[q], back + 1)
                 if q < s:
                     user[q * stages + s] = 1
-    unit = [column["unit"][h] for h in head]
+    unit, depth, at_end, buffers, cause, awaits = (
+        tuple(column[name][h] for h in head) for name in ("unit", "depth", "at_end", "buffers", "cause", "awaits")
+    )
+    if max(buffers) > BUFFERS:
+        raise HwsimError(f"kernel {kernel}: a stage with {max(buffers)} buffers; the engine takes {BUFFERS}")
+    slots: list[Slots | None] = []
+    for s in range(stages):
+        same = sum(1 for other in slots if other is not None and other[:2] == (unit[s], cause[s]))
+        slots.append((unit[s], cause[s], same) if buffers[s] else None)
     spine = next((s for code in (UNIT["matrix"], UNIT["vector"]) for s in range(stages) if unit[s] == code), stages - 1)
     return Nest(
-        extent, stages, unit, [depths[h] for h in head], [column["at_end"][h] for h in head],
-        [column["buffers"][h] for h in head], dep, lag, reach, user, [column["cause"][h] for h in head],
-        [column["awaits"][h] for h in head], [max(0, c) for c in table], spine,
+        trips, stages, unit, depth, at_end, buffers, tuple(dep), tuple(lag), tuple(reach), tuple(user), cause, awaits,
+        table, spine, tuple(slots),
     )  # fmt: skip
+
+
+def _classes(
+    kernel: int, rows: range, loops: int, stages: int, column: dict[str, list[Any]], service: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Trips of the nest's loops, and the service of every stage by which loops are in their last iteration.
+
+    Rows of a stage that begin at different indices of the loops inside an issue are parts of one issue: they add up.
+    """
+    stage, depths, first, trips, bend = (column[name] for name in ("stage", "depth", "first", "trips", "bend"))
+    extent = [max(first[r][v] + trips[r][v] for r in rows if depths[r] > v) for v in range(loops)]
+    classes = 1 << loops
+    parts: dict[tuple[int, ...], list[int]] = {}  # by stage and inner indices: service by class, -1 where there is none
+    missing = [-1] * stages  # iterations of the stage that no first part has covered yet
+    for r in rows:
+        s, depth = stage[r], depths[r]
+        if bend[r][0] >= 0 and bend[r][1] < depth:
+            raise HwsimError(f"kernel {kernel}, stage {s}: the engine takes an affine loop only inside one issue")
+        inner = first[r][depth:]
+        if not any(inner):
+            if missing[s] < 0:
+                missing[s] = math.prod(extent[:depth])
+            missing[s] -= math.prod(trips[r][:depth])
+        patterns = [0]
+        for level in range(depth):
+            hi = first[r][level] + trips[r][level]
+            bit = 1 << level
+            if hi == extent[level]:
+                if trips[r][level] > 1:
+                    patterns = [q for p in patterns for q in (p, p | bit)]
+                else:
+                    patterns = [p | bit for p in patterns]
+        table = parts.setdefault((s, *inner), [-1] * classes)
+        for p in patterns:
+            if table[p] not in (-1, service[r]):
+                raise HwsimError(
+                    f"kernel {kernel}, stage {s}: only the last iteration of a loop may take a time of its own"
+                )
+            table[p] = service[r]
+    for s in range(stages):
+        if missing[s]:
+            raise HwsimError(f"kernel {kernel}, stage {s}: its rows do not tile the kernel's loops")
+    total = [0] * (stages * classes)
+    for key, table in parts.items():
+        for p in range(classes):
+            total[key[0] * classes + p] += max(0, table[p])
+    return tuple(extent), tuple(total)
 
 
 def run(schedule: Schedule, service: Sequence[int], engine: Callable[..., int] = run_nest) -> Timing:
@@ -146,90 +201,108 @@ def run(schedule: Schedule, service: Sequence[int], engine: Callable[..., int] =
     all_nests = nests(schedule, service)
     count = len(all_nests)
     begin, end = [0] * count, [0] * count
-    busy: list[int] = []
-    waits: list[list[int]] = []
-    unit_busy: list[list[int]] = []
+    ran: list[_Ran] = []
     queues = _Queues()
-    memo: dict[tuple[object, ...], tuple[object, ...]] = {}
+    memo: dict[tuple[Nest, _Entry], _Ran] = {}
     now = 0
     for k, nest in enumerate(all_nests):
         producers = schedule.producers[k] if schedule.producers else ((k - 1,) if k else ())
         ready = max((end[p] for p in producers), default=0)
-        key = _key(nest, ready - now, queues.relative(now))
-        hit = memo.get(key)
-        if hit is None:
-            hit = memo[key] = _run_one(nest, queues, ready, now, engine)
-        else:
-            queues = _Queues.restore(hit[3], now)  # type: ignore[arg-type]
-        begin[k], end[k] = now, now + hit[0]  # type: ignore[operator]
+        origin, entry = queues.entry(nest, ready, now)
+        found = memo.get((nest, entry))
+        if found is None:
+            found = memo[nest, entry] = _run_one(nest, entry, engine)
+        queues.leave(nest, origin, found)
+        ran.append(found)
+        begin[k], end[k] = now, origin + found.finish
         now = end[k]
-        spine_busy, unit_cycles = hit[1]  # type: ignore[misc]
-        busy.append(spine_busy)
-        unit_busy.append(unit_cycles)
-        waits.append(hit[2])  # type: ignore[arg-type]
     return Timing(
-        np.array(begin, np.int64), np.array(end, np.int64), np.array(busy, np.int64),
-        np.array(waits, np.int64).reshape(count, CAUSES), np.array(unit_busy, np.int64).reshape(count, UNITS),
+        np.array(begin, np.int64), np.array(end, np.int64), np.array([r.busy for r in ran], np.int64),
+        np.array([r.waits for r in ran], np.int64).reshape(count, CAUSES),
+        np.array([r.unit_busy for r in ran], np.int64).reshape(count, UNITS),
     )  # fmt: skip
 
 
-def _key(nest: Nest, ready: int, relative: tuple[object, ...]) -> tuple[object, ...]:
-    return (
-        tuple(nest.trips), tuple(nest.unit), tuple(nest.depth), tuple(nest.at_end), tuple(nest.buffers), tuple(nest.dep),
-        tuple(nest.lag), tuple(nest.cause), tuple(nest.awaits), tuple(nest.service), ready, relative,
-    )  # fmt: skip
+class _Entry(NamedTuple):
+    """What a kernel finds, measured from the earliest time that matters to it: equal entries run alike."""
+
+    begin: int
+    floor: tuple[int, ...]  # by stage: earliest start, 0 if its unit is free later anyway
+    free: tuple[int, ...]  # by unit
+    released: tuple[tuple[int, ...], ...]  # by stage
+
+
+class _Ran(NamedTuple):
+    """What a kernel leaves behind, measured like its `_Entry`, and its figures."""
+
+    finish: int
+    free: tuple[int, ...]
+    released: tuple[tuple[int, ...], ...]
+    busy: int
+    waits: tuple[int, ...]
+    unit_busy: tuple[int, ...]
 
 
 class _Queues:
-    """What outlives a kernel: when each unit is free, and when the buffers of each kind of stage are released."""
+    """What outlives a kernel: when each unit is free, and when the results in each kind of buffer are released."""
 
     def __init__(self) -> None:
         self.free = [0] * UNITS
-        self.released: dict[int, list[int]] = {}
+        self.released: dict[Slots, tuple[int, ...]] = {}
 
-    def relative(self, now: int) -> tuple[object, ...]:
-        """The same, measured from ``now`` (times long past are all alike)."""
-        return (
-            tuple(max(t - now, -1) for t in self.free),
-            tuple((c, tuple(max(t - now, -1) for t in ring)) for c, ring in sorted(self.released.items())),
+    def entry(self, nest: Nest, ready: int, now: int) -> tuple[int, _Entry]:
+        """The state as ``nest`` sees it, and the time it is measured from.
+
+        Times that cannot matter are replaced: a unit free long before all its stages may begin is free just before
+        that; a buffer released before the unit that fills it is free was released just then.
+        """
+        floor = [(0, ready, now)[a] for a in nest.awaits]
+        free: dict[int, int] = {}
+        for u, f in zip(nest.unit, floor, strict=True):
+            free[u] = min(free.get(u, f), f)
+        free = {u: max(self.free[u], f - 1) for u, f in free.items()}
+        origin = min(free.values())
+        released = []
+        for s, u in enumerate(nest.unit):
+            slots = nest.slots[s]
+            ring = () if slots is None else self.released.get(slots, ())[: nest.buffers[s]]
+            released.append(tuple(max(t, free[u]) - origin for t in ring))
+        return origin, _Entry(
+            now - origin,
+            tuple(f - origin if f > free[u] else 0 for u, f in zip(nest.unit, floor, strict=True)),
+            tuple(free.get(u, origin) - origin for u in range(UNITS)),
+            tuple(released),
         )
 
-    @staticmethod
-    def restore(relative: tuple[object, ...], now: int) -> _Queues:
-        """The inverse of `relative`."""
-        out = _Queues()
-        free, rings = relative
-        out.free = [t + now for t in free]  # type: ignore[attr-defined]
-        out.released = {c: [t + now for t in ring] for c, ring in rings}  # type: ignore[attr-defined]
-        return out
+    def leave(self, nest: Nest, origin: int, ran: _Ran) -> None:
+        """Take over what a kernel run from ``origin`` has left."""
+        for u in nest.unit:
+            self.free[u] = origin + ran.free[u]
+        for slots, ring in zip(nest.slots, ran.released, strict=True):
+            if slots is not None:
+                self.released[slots] = tuple(origin + t for t in ring)
 
 
-def _run_one(nest: Nest, queues: _Queues, ready: int, now: int, engine: Callable[..., int]) -> tuple[object, ...]:
-    stages, loops = nest.stages, len(nest.trips)
-    size = pipeline.state_size(stages)
-    state = [0] * size
-    state[:UNITS] = queues.free
-    for s in range(stages):
-        ring = queues.released.get(nest.cause[s])
-        if ring is not None and nest.buffers[s]:
-            at = UNITS + s * STAGE_STATE + RING
-            state[at : at + BUFFERS] = ring
-    floor = [0 if a == 0 else ready if a == 1 else now for a in nest.awaits]
+def _run_one(nest: Nest, entry: _Entry, engine: Callable[..., int]) -> _Ran:
+    stages = nest.stages
+    state = [0] * state_size(stages)
+    state[:UNITS] = entry.free
+    rings = [UNITS + s * STAGE_STATE + RING for s in range(stages)]
+    for at, ring in zip(rings, entry.released, strict=True):
+        state[at : at + len(ring)] = ring
     waits = [0] * CAUSES
-    busy = [0] * stages
-    work = [0] * (3 * MAX_LOOPS * (size + CAUSES + stages))
+    busy = [0] * (stages + 1)
     finish = engine(
-        nest.trips, loops, stages, nest.unit, nest.depth, nest.at_end, nest.buffers, nest.dep, nest.lag, nest.reach,
-        nest.user, nest.cause, floor, nest.service, nest.spine, now, state, waits, busy, work,
+        nest.trips, len(nest.trips), stages, nest.unit, nest.depth, nest.at_end, nest.buffers, nest.dep, nest.lag,
+        nest.reach, nest.user, nest.cause, entry.floor, nest.service, nest.spine, entry.begin, state, waits, busy,
+        [0] * work_size(stages),
     )  # fmt: skip
-    queues.free = list(state[:UNITS])
+    unit_busy = [0] * UNITS
     for s in range(stages):
-        if nest.buffers[s]:
-            at = UNITS + s * STAGE_STATE
-            users = [UNITS + q * STAGE_STATE for q in range(stages) if nest.user[s * stages + q]]
-            last = max((state[u] for u in users), default=state[at])
-            queues.released[nest.cause[s]] = [last, *state[at + RING : at + RING + BUFFERS - 1]]
-    unit_cycles = [0] * UNITS
-    for s in range(stages):
-        unit_cycles[nest.unit[s]] += busy[s]
-    return finish - now, (busy[nest.spine], unit_cycles), waits, queues.relative(finish)
+        unit_busy[nest.unit[s]] += busy[s]
+    # A kernel leaves at most as many buffers in use as it has, its last result among them.
+    released = [
+        (release(s, stages, nest.user, state), *state[at : at + nest.buffers[s] - 1]) if nest.buffers[s] else ()
+        for s, at in enumerate(rings)
+    ]
+    return _Ran(finish, tuple(state[:UNITS]), tuple(released), busy[stages], tuple(waits), tuple(unit_busy))

@@ -1,0 +1,81 @@
+"""Random schedules for the pipeline engine and its twin, drawn by hypothesis or by a seeded generator."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from hwsim.schedule.table import CAUSE, UNIT, Schedule, ScheduleBuilder
+
+Pick = Callable[[int, int], int]
+"""An integer of the closed range."""
+
+POOL = [UNIT[name] for name in ("dma", "matrix", "vector", "store", "shift")]
+CALLED = [CAUSE[name] for name in ("weight_fetch", "activation_fetch", "vector_unit", "store", "matrix")]
+
+
+def random_schedule(
+    pick: Pick, *, trips: int = 6, loops: int = 3, stages: int = 6, kernels: int = 4, issues: int = 400
+) -> tuple[Schedule, list[int]]:
+    """Return a legal schedule and the service of its rows; sizes are upper bounds, ``issues`` one for the iterations."""
+    kinds = [_kernel(pick, trips, loops, stages, issues) for _ in range(pick(1, 2))]
+    table = ScheduleBuilder()
+    service: list[int] = []
+    for k in range(pick(1, kernels)):
+        for row, cycles in kinds[pick(0, len(kinds) - 1)]:
+            table.row(**row)
+            service.append(cycles)
+        table.end_kernel(f"k{k}", [p for p in range(k) if pick(0, 1)])
+    return table.build(), service
+
+
+def _kernel(pick: Pick, max_trips: int, max_loops: int, max_stages: int, issues: int) -> list[tuple[dict[str, Any], int]]:
+    loops = pick(0, max_loops)
+    trips: list[int] = []
+    for _ in range(loops):
+        trips.append(pick(1, max(1, min(max_trips, issues))))
+        issues //= trips[-1]
+    stages = pick(1, max_stages)
+    units = POOL[: pick(1, len(POOL))]
+    rows: list[tuple[dict[str, Any], int]] = []
+    longest = pick(1, 12)
+    for s in range(stages):
+        depth = pick(0, loops)
+        deps, lags = [], []
+        for _ in range(pick(0, 3)):
+            deps.append(pick(0, stages - 1))
+            lags.append(pick(0, 3) if pick(0, 1) else 0)
+        shared: dict[str, Any] = {
+            "stage": s, "unit": units[pick(0, len(units) - 1)], "depth": depth, "at_end": pick(0, 1),
+            "buffers": pick(0, 4), "dep": deps, "lag": lags, "cause": CALLED[pick(0, len(CALLED) - 1)],
+            "awaits": pick(0, 2),
+        }  # fmt: skip
+        segments = []
+        for n in trips[:depth]:
+            cuts = {0, n} | ({n - 1} if pick(0, 1) else set()) | ({1} if n > 2 and not pick(0, 2) else set())
+            segments.append(list(itertools.pairwise(sorted(cuts))))
+        classes: dict[tuple[bool, ...], int] = {}
+        parts = [(0, 3), (3, 4)] if depth < 4 and not pick(0, 3) else [(0, 1)]
+        for box in itertools.product(*segments):
+            # First iterations may be rows of their own, but take the same time as the others.
+            kind = tuple(hi == n and hi - lo == 1 for (lo, hi), n in zip(box, trips, strict=False))
+            cycles = classes.setdefault(kind, pick(0, longest))
+            for part in parts:  # of one issue, along a loop inside it
+                first, count = zip(*((lo, hi - lo) for lo, hi in (*box, part)), strict=True)
+                rows.append(({**shared, "first": first, "trips": count}, cycles + part[0]))
+    return rows
+
+
+def seeded(seed: int) -> Pick:
+    """Draws from a seeded generator, for long hunts."""
+    return random.Random(seed).randint
+
+
+@st.composite
+def schedules(draw: Any, **sizes: int) -> tuple[Schedule, list[int]]:
+    """Schedules and services drawn by hypothesis."""
+    return random_schedule(lambda lo, hi: draw(st.integers(lo, hi)), **sizes)
