@@ -59,11 +59,28 @@ def decoder(net: Builder, N: int, S: int, P: int, *, m: Decoder) -> str:
     return net.linear(x, m.vocabulary, bias=m.style == "gptj", name="lm_head", tied=table if m.tied else None)
 
 
+def encoder(net: Builder, N: int, S: int, *, m: Decoder, types: int, answers: int) -> str:
+    """A BERT with the layer-norm before each sublayer (Megatron) and a span-extraction head over all positions."""
+    table = net.op("embedding", net.input("ids", (N, S), "int32"), rows=m.vocabulary, width=m.width, name="embed")
+    where = net.op(
+        "embedding", net.input("positions", (1, S), "int32"), rows=m.positions, width=m.width, name="position"
+    )
+    kind = net.op("embedding", net.input("types", (N, S), "int32"), rows=types, width=m.width, name="type")
+    x = net.add(net.add(table, where), kind)
+    mask = net.input("mask", (N, 1, 1, S))
+    for index in range(m.layers):
+        net.prefix = f"layer{index}."
+        x = _block(net, x, m, None, mask)
+    net.prefix = ""
+    return net.linear(_norm(net, x, m, "norm"), answers, name="answers")
+
+
 def _norm(net: Builder, x: str, m: Decoder, name: str) -> str:
     return net.norm(x, "rms_norm" if m.style == "llama" else "layer_norm", name=name)
 
 
-def _attend(net: Builder, x: str, m: Decoder, P: int) -> str:
+def _attend(net: Builder, x: str, m: Decoder, P: int | None, *mask: str) -> str:
+    """``P`` past tokens and a causal mask, or None for attention in both directions."""
     bias = m.qkv_bias or m.style == "gpt"
     q = net.heads(net.linear(x, m.heads * m.depth, bias=bias, name="q"), m.heads)
     k = net.heads(net.linear(x, m.kv_heads * m.depth, bias=bias, name="k"), m.kv_heads)
@@ -71,7 +88,7 @@ def _attend(net: Builder, x: str, m: Decoder, P: int) -> str:
     if m.style != "gpt":
         q, k = net.op("rope", q, name="rope_q"), net.op("rope", k, name="rope_k")
     window = m.window or None
-    out = net.op("attention", q, k, v, causal=True, cache=P, window=window, name="attention")
+    out = net.op("attention", q, k, v, *mask, causal=P is not None, cache=P, window=window, name="attention")
     return net.linear(net.merge_heads(out), m.width, bias=m.style == "gpt", name="o")
 
 
@@ -90,18 +107,19 @@ def _experts(net: Builder, x: str, m: Decoder) -> str:
     scores = net.op("softmax", net.linear(x, m.experts, bias=False, name="router"), axis=2, name="router_softmax")
     weights = net.op("gather", scores, out=(n, s, m.chosen), axis=2, name="router_top")
     rows = net.op("gather", x, weights, out=(n, s * m.chosen, width), axis=1, name="dispatch")
-    common = {"experts": m.experts}
-    gate = net.op("expert_linear", rows, out=(n, s * m.chosen, m.feed), fused="silu", k=width, name="gate", **common)
-    up = net.op("expert_linear", rows, out=(n, s * m.chosen, m.feed), k=width, name="up", **common)
+    gate = net.op(
+        "expert_linear", rows, out=(n, s * m.chosen, m.feed), fused="silu", k=width, name="gate", experts=m.experts
+    )
+    up = net.op("expert_linear", rows, out=(n, s * m.chosen, m.feed), k=width, name="up", experts=m.experts)
     both = net.op("mul", gate, up, name="gate_mul")
-    down = net.op("expert_linear", both, out=(n, s * m.chosen, width), k=m.feed, name="down", **common)
+    down = net.op("expert_linear", both, out=(n, s * m.chosen, width), k=m.feed, name="down", experts=m.experts)
     parts = net.reshape(down, (n, s, m.chosen, width))
     parts = net.op("mul", parts, net.reshape(weights, (n, s, m.chosen, 1)), name="weigh")
     return net.op("reduce_sum", parts, axes=(2,), name="combine")
 
 
-def _block(net: Builder, x: str, m: Decoder, P: int) -> str:
-    x = net.add(x, _attend(net, _norm(net, x, m, "norm1"), m, P), name="residual1")
+def _block(net: Builder, x: str, m: Decoder, P: int | None, *mask: str) -> str:
+    x = net.add(x, _attend(net, _norm(net, x, m, "norm1"), m, P, *mask), name="residual1")
     normed = _norm(net, x, m, "norm2")
     return net.add(x, _experts(net, normed, m) if m.experts else _feed(net, normed, m), name="residual2")
 
@@ -155,7 +173,7 @@ MODELS: dict[str, Decoder] = {
     "llama3.2_3b": _llama3(28, 3072, 24, 8, 8192, tied=True),
     "mistral_7b": Decoder(
         32, 4096, 32, 8, 14336, 32000,
-        source="Jiang et al. 2023 (arXiv:2310.06825) table 1; version 0.1 without its sliding window (S + P up to 4096)",
+        source="Jiang et al. 2023 (arXiv:2310.06825) table 1; v0.1 without its sliding window (S + P up to 4096)",
         licence="Apache-2.0 (published configuration)",
     ),
     "mixtral_8x7b": Decoder(
@@ -183,7 +201,25 @@ MODELS: dict[str, Decoder] = {
     "opt_175b": _opt(96, 12288, 96),
 }  # fmt: skip
 
+MEGATRON = "Shoeybi et al. 2019 (arXiv:1909.08053) table 2"
+MODELS["megatron_gpt2_8.3b"] = Decoder(
+    72, 3072, 32, 32, 12288, 51200, "gpt", 1024, tied=True, dtype="fp16",
+    source=f"{MEGATRON}; vocabulary padded to 51200", licence="facts from the paper",
+)  # fmt: skip
+BERT = Decoder(24, 1024, 16, 16, 4096, 30592, "gpt", 512, "gelu", dtype="fp16")
+
 NETWORKS = {
+    "megatron_bert_large": Entry(
+        partial(encoder, m=BERT, types=2, answers=2),
+        task="question answering (SQuAD)",
+        source="Shoeybi et al. 2019 (arXiv:1909.08053), 24 layers, 1024 wide, 16 heads; vocabulary 30522 padded to 30592",
+        licence="facts from the paper",
+        defaults={"N": 1, "S": 384},
+        second={"N": 2, "S": 128},
+        dtype="fp16",
+    ),
+}
+NETWORKS |= {
     name: Entry(
         partial(decoder, m=m),
         task="text generation (decoder with key/value cache: prefill S tokens, or decode S=1 after P)",

@@ -1,4 +1,4 @@
-"""MobileNetV1: widths 1.0, 0.75, 0.5, 0.25 at 224, 192, 160 and 128 pixels.
+"""MobileNetV1 (widths 1.0, 0.75, 0.5, 0.25 at 224, 192, 160 and 128 pixels), and V2 as a backbone of other networks.
 
 Howard et al., "MobileNets", arXiv:1704.04861, table 1. Padding is TensorFlow's SAME (the paper's framework), the
 classifier has TF-slim's 1001 classes in the quantised Coral files and 1000 in the paper: here 1001, as the published
@@ -8,8 +8,9 @@ checkpoints have. The published MAC counts include neither bias nor batch-norm.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from build_common import Entry
+from build_common import Entry, make_divisible
 
 from hwsim.network.builder import Builder
 
@@ -18,16 +19,27 @@ BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *(((512, 1)
 BN = "bn+relu6"
 
 
-def features(net: Builder, x: str, width: float = 1.0, *, minimum: int = 8, dilate_after: int = 0) -> list[str]:
+def features(
+    net: Builder,
+    x: str,
+    width: float = 1.0,
+    *,
+    minimum: int = 8,
+    dilate_after: int = 0,
+    cap: int = 1024,
+    folded: bool = False,
+) -> list[str]:
     """The convolutional part; returns the outputs of the stem and of every block.
 
-    With ``dilate_after`` the blocks behind that output stride keep their resolution and dilate their kernels instead.
+    ``cap`` limits the unscaled channels (PoseNet's last blocks); ``folded`` writes batch-norms as biases. With
+    ``dilate_after`` the blocks behind that output stride keep their resolution and dilate their kernels instead.
     """
 
     def depth(channels: int) -> int:
-        return max(minimum, int(channels * width))
+        return max(minimum, int(min(channels, cap) * width))
 
-    x = net.conv(x, depth(32), 3, 2, "same", fused=BN, name="conv0")
+    style: dict[str, Any] = {"bias": True, "fused": "relu6"} if folded else {"fused": BN}
+    x = net.conv(x, depth(32), 3, 2, "same", **style, name="conv0")
     found, reached, rate = [x], 2, 1
     for index, (channels, stride) in enumerate(BLOCKS, 1):
         if dilate_after and stride == 2 and reached >= dilate_after:
@@ -36,10 +48,51 @@ def features(net: Builder, x: str, width: float = 1.0, *, minimum: int = 8, dila
         else:
             step, dilation = stride, rate
             reached *= stride
-        x = net.depthwise(x, 3, step, "same", d=dilation, fused=BN, name=f"block{index}.depthwise")
-        x = net.conv(x, depth(channels), 1, fused=BN, name=f"block{index}.pointwise")
+        x = net.depthwise(x, 3, step, "same", d=dilation, **style, name=f"block{index}.depthwise")
+        x = net.conv(x, depth(channels), 1, **style, name=f"block{index}.pointwise")
         found.append(x)
     return found
+
+
+# expansion, output channels, repeats and stride of MobileNetV2's stages (Sandler et al., arXiv:1801.04381, table 2)
+STAGES_V2 = (
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
+
+
+def features_v2(
+    net: Builder, x: str, width: float = 1.0, *, dilate_after: int = 0, last: int = 1280
+) -> tuple[str, dict[int, str]]:
+    """MobileNetV2's convolutional part with TensorFlow padding.
+
+    Returns the final features and, for every output stride, the last tensor at that stride: the expansion inside the
+    block that reduces it further (what SSD and U-Net decoders take), or the final features.
+    """
+    x = net.conv(x, make_divisible(32 * width), 3, 2, "same", fused=BN, name="stem")
+    reached, rate, index = 2, 1, 0
+    taps: dict[int, str] = {}
+    for expansion, channels, repeats, stride in STAGES_V2:
+        for repeat in range(repeats):
+            index += 1
+            wanted = stride if repeat == 0 else 1
+            step, dilation = wanted, rate
+            if wanted == 2 and dilate_after and reached >= dilate_after:
+                step, rate = 1, 2 * rate
+            net.prefix = f"block{index}."
+            y, inputs = x, net.shape(x)[1]
+            if expansion != 1:
+                y = net.conv(y, inputs * expansion, 1, fused=BN, name="expand")
+            if step == 2:
+                taps[reached] = y
+                reached *= 2
+            y = net.depthwise(y, 3, step, "same", d=dilation, fused=BN, name="depthwise")
+            y = net.conv(y, make_divisible(channels * width), 1, fused="bn", name="project")
+            x = net.add(x, y) if wanted == 1 and net.shape(y)[1] == inputs else y
+    net.prefix = ""
+    if last:
+        x = net.conv(x, max(last, make_divisible(last * width)), 1, fused=BN, name="last")
+    taps[reached] = x
+    return x, taps
 
 
 def mobilenet_v1(net: Builder, N: int, *, width: float, pixels: int) -> str:
@@ -58,7 +111,7 @@ NETWORKS = {
     _name(width, pixels): Entry(
         partial(mobilenet_v1, width=width, pixels=pixels),
         task="image classification (ImageNet)",
-        source="Howard et al. 2017 (arXiv:1704.04861) table 1; 1001 classes and SAME padding as in TF-slim's checkpoints",
+        source="Howard et al. 2017 (arXiv:1704.04861) table 1; 1001 classes, SAME padding as in TF-slim's checkpoints",
         licence="facts from the paper",
     )
     for width in (1.0, 0.75, 0.5, 0.25)

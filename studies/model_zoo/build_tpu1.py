@@ -1,15 +1,16 @@
 """The six applications of the TPU v1 paper, reconstructed from what the paper says about them.
 
 Jouppi et al., "In-Datacenter Performance Analysis of a Tensor Processing Unit", ISCA 2017: table 1 (layer counts,
-weights, operations per weight byte, batch), table 3 (share of unused MACs) and section 7 (LSTM1's 600x600 matrices); the layer
-shapes themselves were never published. Every shape here is the simplest we found that gives the published counts,
-weights and unused share, and is marked as assumed in the header. int8 throughout. A run is one batch of table 1
-(``batch`` in the header); recurrent applications are one time step, which is what an operational intensity equal to the
-batch means: every weight is fetched once per step.
+weights, operations per weight byte, batch), table 3 (share of unused MACs) and section 7 (LSTM1's 600x600 matrices).
+The layer shapes themselves were never published: every shape here is the simplest we found that gives the published
+counts, weights and unused share, and is marked as assumed in the header. Weights are int8; the LSTMs' activations are
+16-bit where the counters say so. A run is one batch of table 1 (``batch`` in the header); recurrent applications are
+one time step, which is what an operational intensity equal to the batch means: every weight is fetched once per step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from build_common import Entry
@@ -26,15 +27,27 @@ def mlp(net: Builder, N: int, *, widths: tuple[int, ...]) -> str:
     return x
 
 
-def _cell(net: Builder, gates: dict[str, str], c: str) -> tuple[str, str]:
-    """Element-wise part of an LSTM cell; returns the new hidden and cell states."""
-    keep = net.op("mul", gates["f"], c, name="forget_mul")
-    new = net.op("mul", gates["i"], gates["g"], name="input_mul")
-    c = net.add(keep, new, name="cell")
-    return net.op("mul", gates["o"], net.op("tanh", c, name="cell_tanh"), name="hidden"), c
-
-
 GATES = {"f": "sigmoid", "i": "sigmoid", "g": "tanh", "o": "sigmoid"}
+
+
+def _gate(net: Builder, xs: Sequence[str], width: int, act: str, name: str, dtype: str) -> str:
+    """act(sum of x W over ``xs``): products accumulate, the last one applies the activation; weights are int8."""
+    y = ""
+    for index, x in enumerate(xs):
+        words = (["add"] if y else []) + ([act] if index == len(xs) - 1 else [])
+        y = net.op(
+            "linear", x, *([y] if y else []), out=(net.shape(x)[0], width), k=net.shape(x)[1], fused="+".join(words),
+            name=f"{name}{index}" if len(xs) > 1 else name, dtype=dtype, weight_dtype="int8",
+        )  # fmt: skip
+    return y
+
+
+def _cell(net: Builder, gates: dict[str, str], c: str, dtype: str, out: str) -> tuple[str, str]:
+    """Element-wise part of an LSTM cell; returns the new hidden (in format ``out``) and cell states."""
+    keep = net.op("mul", gates["f"], c, name="forget_mul", dtype=dtype)
+    new = net.op("mul", gates["i"], gates["g"], name="input_mul", dtype=dtype)
+    c = net.op("add", keep, new, name="cell", dtype=dtype)
+    return net.op("mul", gates["o"], net.op("tanh", c, name="cell_tanh", dtype=dtype), name="hidden", dtype=out), c
 
 
 def lstm0(net: Builder, N: int) -> tuple[str, ...]:
@@ -44,27 +57,26 @@ def lstm0(net: Builder, N: int) -> tuple[str, ...]:
         net.prefix = f"cell{index}."
         h, c = net.input(f"h{index}", (N, 1024)), net.input(f"c{index}", (N, 1024))
         both = net.concat(x, h, axis=1)
-        gates = {g: net.linear(both, 1024, bias=False, fused=act, name=f"gate_{g}") for g, act in GATES.items()}
-        out, c = _cell(net, gates, c)
+        gates = {g: _gate(net, [both], 1024, act, f"gate_{g}", "int16") for g, act in GATES.items()}
+        out, c = _cell(net, gates, c, "int16", "int16")
         states += [out, c]
         x = net.add(out, x, name="residual") if index >= 2 else out
     return (x, *states)
 
 
 def lstm1(net: Builder, N: int) -> tuple[str, ...]:
-    """Nine cells of 600 and one output layer: 37 FC layers; every gate is two 600x600 matrices, input and recurrent."""
+    """Nine cells of 600 and an output layer: 37 FC layers of 94 matrices 600x600, five cells with a third input."""
     x, states = net.input("x", (N, 600)), []
     for index in range(9):
         net.prefix = f"cell{index}."
-        h, c = net.input(f"h{index}", (N, 600)), net.input(f"c{index}", (N, 600))
-        gates = {}
-        for g, act in GATES.items():
-            part = net.linear(x, 600, bias=False, name=f"gate_{g}.input")
-            gates[g] = net.linear(h, 600, bias=False, fused=f"add+{act}", extra=(part,), name=f"gate_{g}.recurrent")
-        x, c = _cell(net, gates, c)
+        dtype = "int16" if index < 5 else "int8"
+        h, c = net.input(f"h{index}", (N, 600), dtype), net.input(f"c{index}", (N, 600), dtype)
+        inputs = [x, h, net.input(f"extra{index}", (N, 600))] if index < 5 else [x, h]
+        gates = {g: _gate(net, inputs, 600, act, f"gate_{g}", dtype) for g, act in GATES.items()}
+        x, c = _cell(net, gates, c, dtype, "int16" if index < 4 else "int8")
         states += [x, c]
     net.prefix = ""
-    return (net.linear(x, 13500, bias=False, name="output"), *states)
+    return (_gate(net, [x, states[-4]], 600, "tanh", "output", "int8"), *states)
 
 
 def cnn0(net: Builder, N: int) -> str:
@@ -115,13 +127,13 @@ def cnn1(net: Builder, N: int) -> str:
     return x
 
 
-def _entry(body: object, batch: int, task: str, assumed: str, **notes: str) -> Entry:
+def _entry(body: object, batch: int, task: str, assumed: str, dtype: str = "int8", **notes: str) -> Entry:
     return Entry(
         body,  # type: ignore[arg-type]
         task=f"TPU v1 paper application: {task}",
         source=PAPER + assumed,
         licence="facts from the paper",
-        dtype="int8",
+        dtype=dtype,
         notes={"batch": str(batch), **notes},
     )
 
@@ -142,14 +154,14 @@ NETWORKS = {
     "tpu1_lstm0": _entry(
         lstm0, 64, "LSTM0",
         "six cells of 1024 as in GNMT, the first with 1536 inputs: 24 gates, 30 element-wise and 4 residual layers, "
-        "52.4 M weights, no unused MACs",
-        **RECURRENT,
+        "52.4 M weights, no unused MACs; 16-bit activations (the array is active twice as long as its TOPS need)",
+        dtype="int16", **RECURRENT,
     ),
     "tpu1_lstm1": _entry(
         lstm1, 96, "LSTM1",
-        "nine cells of 600 (section 7 names the 600x600 matrix) and one 600x13500 output: 37 FC layers, 34.0 M weights, "
-        "36 % unused MACs (table 3: 40 %); a gate's FC is written as its two 600x600 halves",
-        **RECURRENT,
+        "nine cells of 600 and an output layer, 37 FC layers written as their 94 matrices of 600x600 (section 7 names "
+        "them): 33.8 M weights, 39 % unused MACs (table 3: 40 %); five cells have a third input and 16-bit activations",
+        dtype="int16", **RECURRENT,
     ),
     "tpu1_cnn0": _entry(
         cnn0, 8, "CNN0",
