@@ -39,8 +39,8 @@ REDUCE: dict[str, tuple[int, int, int, int]] = {
 }  # fmt: skip
 # name: (alu, special per element, special per row, passes, learned vectors of the normalised width)
 NORM: dict[str, tuple[int, int, int, int, int]] = {
-    "softmax": (4, 1, 1, 2, 0), "log_softmax": (4, 1, 1, 2, 0), "layer_norm": (7, 0, 1, 2, 2), "rms_norm": (4, 0, 1, 2, 1),
-    "group_norm": (7, 0, 1, 2, 2), "instance_norm": (7, 0, 1, 2, 2), "batch_norm": (2, 0, 0, 1, 2),
+    "softmax": (4, 1, 1, 3, 0), "log_softmax": (4, 1, 1, 3, 0), "layer_norm": (7, 0, 1, 3, 2), "rms_norm": (4, 0, 1, 2, 1),
+    "group_norm": (7, 0, 1, 3, 2), "instance_norm": (7, 0, 1, 3, 2), "batch_norm": (2, 0, 0, 1, 2),
     "l2_norm": (3, 0, 1, 2, 0), "lrn": (8, 2, 0, 1, 0), "cumsum": (1, 0, 0, 1, 0), "rope": (6, 0, 0, 1, 0),
 }  # fmt: skip
 

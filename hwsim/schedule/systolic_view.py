@@ -135,8 +135,12 @@ def systolic_view(acc: Accelerator) -> SystolicView:
         dram_shared=math.isfinite(dram.bandwidth_bytes_per_s),
         dram_latency=round(dram.latency_s * clock),
         dram_bytes=int(per_program(dram, dram.capacity_bytes)),
-        shared_read=per_program(feed, min(feed.read_bytes_per_s, feed.bandwidth_bytes_per_s)) * per_clock if feed else math.inf,
-        shared_write=per_program(feed, min(feed.write_bytes_per_s, feed.bandwidth_bytes_per_s)) * per_clock if feed else math.inf,
+        shared_read=per_program(feed, min(feed.read_bytes_per_s, feed.bandwidth_bytes_per_s)) * per_clock
+        if feed
+        else math.inf,
+        shared_write=per_program(feed, min(feed.write_bytes_per_s, feed.bandwidth_bytes_per_s)) * per_clock
+        if feed
+        else math.inf,
         shared_window_bytes=shared_window,
         window_bytes=windows,
         buffers=max(2, inner.buffers) if inner is not None else 2,

@@ -18,6 +18,8 @@ Columns (one value per row unless a second axis is given)
                       more trips and begins so much later (causal attention, growing caches); loop -1 for none
     extent[3], padded[3]  useful and padded m, n, k of one instance
     op, format        operation code (`OPERATIONS`) and number format code of the work
+    span[4]           streamed m, n, k and taps of one whole issue (matrix rows: what its folds cover)
+    beat              clocks one streamed row occupies the unit, in 64ths (64 is one clock; narrow formats take less)
     ops, issued       useful operations per instance, and operations the unit spends on it (padding, passes)
     bytes[4]          bytes per transfer of operands A, B, C and metadata
     refetch[4]        loops outside which the operand is moved once: depth d means one transfer per iteration of the
@@ -44,6 +46,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.formats import FORMATS
+
 LOOPS = 6
 AXES = ("none", "batch", "m", "n", "k", "split", "head", "step")
 UNITS = ("dispatch", "dma", "matrix", "vector", "store", "link", "cpu", "dla", "shift", "convert")
@@ -59,6 +63,7 @@ AXIS = {name: code for code, name in enumerate(AXES)}
 UNIT = {name: code for code, name in enumerate(UNITS)}
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
 LEVEL = {name: code for code, name in enumerate(LEVELS)}
+FORMAT = {name: code for code, name in enumerate(FORMATS)}
 CAUSE = {name: code for code, name in enumerate(CAUSES)}
 
 Ints = npt.NDArray[np.int64]
@@ -67,7 +72,7 @@ _COLUMNS: dict[str, tuple[int, int | tuple[int, ...]]] = {  # name: (width, valu
     "kernel": (1, 0), "stage": (1, 0), "unit": (1, 0), "lanes": (1, 1), "depth": (1, 0), "at_end": (1, 0),
     "axis": (LOOPS, 0), "first": (LOOPS, 0), "trips": (LOOPS, 1), "stride": (LOOPS, 0),
     "bend": (4, (-1, -1, 0, 0)),
-    "extent": (3, 1), "padded": (3, 1), "op": (1, 0), "format": (1, 0), "ops": (1, 0), "issued": (1, 0),
+    "extent": (3, 1), "padded": (3, 1), "span": (4, 1), "beat": (1, 64), "op": (1, 0), "format": (1, 0), "ops": (1, 0), "issued": (1, 0),
     "bytes": (4, 0), "refetch": (4, 0), "source": (4, 0), "target": (4, 0),
     "buffers": (1, 2), "dep": (3, -1), "lag": (3, 0), "cause": (1, 0), "awaits": (1, 0), "first_of_k": (1, 1),
     "reduce": (3, (1, 0, 0)),
@@ -218,6 +223,18 @@ class ScheduleBuilder:
         if values:
             raise ValueError(f"unknown schedule columns {sorted(values)}")
         self._values["kernel"][-1] = len(self._starts) - 1
+
+    @property
+    def rows(self) -> int:
+        """Rows added so far."""
+        return len(self._values["kernel"])
+
+    def repeat(self, start: int, stop: int) -> None:
+        """Add copies of rows [start, stop) to the current kernel."""
+        for values in self._values.values():
+            values.extend(values[start:stop])
+        kernel = len(self._starts) - 1
+        self._values["kernel"][-(stop - start) :] = [kernel] * (stop - start)
 
     def end_kernel(self, name: str = "", producers: Sequence[int] = ()) -> None:
         """Close the current kernel, which reads the results of ``producers``."""

@@ -1,0 +1,170 @@
+"""Kernel choice on a systolic machine: how each kernel is cut, by the timing estimate of every legal candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from hwsim.formats import FORMATS
+from hwsim.plan.kernel import Kernel
+from hwsim.plan.plan import Plan
+from hwsim.schedule.systolic_attention import lower_attention
+from hwsim.schedule.systolic_fold import lower_folds
+from hwsim.schedule.systolic_vector import lower_vector
+from hwsim.schedule.systolic_view import SystolicView
+from hwsim.schedule.systolic_window import (
+    LaneCosts,
+    Shape,
+    Window,
+    candidates,
+    epilogue_bytes,
+    lower_windows,
+    window_bytes,
+)
+from hwsim.schedule.table import Schedule, ScheduleBuilder
+from hwsim.timing.systolic_service import SOFTWARE_FORMATS
+
+Constants = Mapping[str, float]
+
+
+def lower_plan(plan: Plan, view: SystolicView, constants: Constants) -> Schedule:
+    """Return the schedule of all kernels of ``plan``, each cut the way that the estimate finds fastest."""
+    builder = ScheduleBuilder()
+    chosen: dict[tuple[object, ...], tuple[int, int]] = {}
+    for index, kernel in enumerate(plan.kernels):
+        key = _signature(kernel)
+        hit = chosen.get(key)
+        if hit is None:
+            start = builder.rows
+            _lower(builder, kernel, view, constants)
+            chosen[key] = (start, builder.rows)
+        else:
+            builder.repeat(*hit)
+        builder.end_kernel(kernel.name, kernel.producers)
+        del index
+    return builder.build()
+
+
+def _signature(kernel: Kernel) -> tuple[object, ...]:
+    """Everything of a kernel that lowering reads: equal signatures have equal rows."""
+    return (
+        kernel.kind, kernel.products, kernel.multiply, kernel.alu, kernel.special, kernel.passes, kernel.weight_bytes,
+        tuple((o.elements, o.bytes, o.format, o.level) for o in kernel.inputs),
+        tuple((o.elements, o.bytes, o.format, o.level) for o in kernel.outputs), kernel.op == "conv",
+    )  # fmt: skip
+
+
+def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constants: Constants) -> None:
+    lane_ops = lane_operations(kernel, constants)
+    if kernel.kind == "attention":
+        lower_attention(builder, kernel, view, lane_ops, int(constants["window_edge"]))
+    elif kernel.kind == "matmul" and not _on_vector(kernel, view, lane_ops):
+        if view.fifo_tiles:
+            lower_folds(builder, kernel, view, lane_ops)
+            return
+        costs = lane_costs(kernel, constants)
+        options = candidates(kernel, view, int(constants["window_edge"]))
+        shape, window = min(options, key=lambda o: estimate(kernel, *o, view, constants, costs))
+        lower_windows(builder, kernel, view, shape, window, costs)
+    else:
+        ops = lane_ops + (2 * kernel.macs if kernel.products else 0)
+        lower_vector(builder, kernel, view, ops, int(constants["vector_chunk"]), _vector_cores(kernel, ops, view, constants))
+
+
+def _vector_cores(kernel: Kernel, ops: float, view: SystolicView, constants: Constants) -> int:
+    """All cores when splitting the work gains more than starting the second core costs."""
+    if view.cores == 1:
+        return 1
+    saved = ops / view.lanes * (1 - 1 / view.cores)
+    return view.cores if saved > constants["megacore_start"] * view.clock_hz else 1
+
+
+def _on_vector(kernel: Kernel, view: SystolicView, lane_ops: float) -> bool:
+    """Whether a grouped convolution is faster multiplied lane by lane than padded onto the arrays (depthwise)."""
+    product = kernel.products[0]
+    if product.conv is None or product.batch == 1 or product.n * 4 > view.cols or view.fifo_tiles:
+        return False
+    together = max(1, min(view.rows // max(1, product.conv.in_channels), view.cols // product.n))
+    folds = math.prod(product.conv.kernel) * -(-product.batch // together)
+    on_array = folds * product.m / (view.arrays * view.cores)
+    return 2 * kernel.macs / (view.lanes * view.cores) < on_array
+
+
+def lane_costs(kernel: Kernel, constants: Constants) -> LaneCosts:
+    """Lane operations of a matrix kernel's surroundings: decoding and packing of software formats, fused layers."""
+    software = kernel.inputs[0].format in SOFTWARE_FORMATS
+    return LaneCosts(
+        decode=constants["decode_cycles"] if software else 0.0,
+        touch=constants["epilogue_cycles"] if software else 0.0,
+        fused=_arithmetic(kernel, constants),
+    )
+
+
+def lane_operations(kernel: Kernel, constants: Constants) -> float:
+    """Lane operations of a vector kernel: arithmetic, and decoding or packing of every value read or written."""
+    total = _arithmetic(kernel, constants)
+    for operand in (*kernel.inputs, *kernel.outputs):
+        bits = FORMATS[operand.format]
+        each = 0.0
+        if operand.format in SOFTWARE_FORMATS:
+            each = constants["decode_cycles"]
+        elif bits.width < 32:
+            each = constants["native_decode_cycles"]
+        times = kernel.passes if operand in kernel.inputs else 1
+        total += each * operand.elements * times
+    return total
+
+
+def _arithmetic(kernel: Kernel, constants: Constants) -> float:
+    return kernel.alu + kernel.special * constants["special_cycles"]
+
+
+def estimate(
+    kernel: Kernel, shape: Shape, window: Window, view: SystolicView, constants: Constants, costs: LaneCosts
+) -> float:
+    """Return about how many clocks a cut takes: stages in series for one window, the slowest of them for many.
+
+    The pipeline engine then times the chosen one exactly; this only ranks.
+    """
+    assert kernel.multiply is not None
+    plan = shape.plan
+    groups = plan.groups * shape.repeat
+    nm, nn = -(-plan.m // window.m), -(-plan.n // window.n)
+    nk = -(-plan.k // window.k) * (plan.taps if window.k < plan.k else 1)
+    count = groups * nm * nn * nk
+    read = view.dram_read * constants["memory_efficiency"]
+    write = view.dram_write * constants["memory_efficiency"]
+    a_times = nn if nk > 1 or (window.order == "nm" and nm > 1) else 1
+    b_times = nm if nk > 1 or (window.order == "mn" and nn > 1) else 1
+    loads = 0.0
+    if shape.a_level == "dram":
+        loads += (shape.a_bytes + shape.halo_bytes * (nm - 1)) * a_times * shape.repeat
+    if shape.b_level == "dram":
+        loads += shape.b_bytes * b_times * shape.repeat
+    loads /= read
+    out = shape.c_bytes / write if shape.c_level == "dram" else 0.0
+    out += epilogue_bytes(kernel) / write
+    arrays = view.arrays * window.cores
+    rate = kernel.multiply.rate / kernel.multiply.passes
+    software = costs.decode > 0
+    if software:
+        rate *= constants["converting_rate_piped" if count > 1 else "converting_rate_serial"]
+    # Ragged windows pay their padding: folds are counted per window.
+    tiles_n = (plan.n // window.n) * -(-window.n // view.cols) + -(-(plan.n % window.n) // view.cols)
+    folds_k = plan.taps * ((plan.k // window.k) * -(-window.k // view.rows) + -(-(plan.k % window.k) // view.rows))
+    steps = -(-plan.m // 8) * 8
+    beats = max(steps / rate / view.rows_per_clk, nm * view.rows / view.weight_rows_per_clk)
+    tiles = tiles_n / arrays
+    if software or constants["uneven_share"] >= 1:
+        share = constants["uneven_share"]
+        tiles = share * -(-tiles_n // arrays) + (1 - share) * tiles
+    matrix = groups * tiles * folds_k * beats
+    touched = plan.groups * shape.repeat * plan.m * plan.n
+    vector = (costs.touch * touched * (1 if count == 1 else 1 + nk) + costs.fused) / (view.lanes * window.cores)
+    if count == 1:
+        ends = 2 * view.rows + view.cols
+        return loads + matrix + constants["fold_overhead"] * folds_k + ends + vector + out
+    a, b, _ = window_bytes(shape, window, view)
+    first = (a * (shape.a_level == "dram") + b * (shape.b_level == "dram")) / read
+    first += 2 * costs.decode * (window.m + window.n) * window.k / (view.lanes * window.cores)
+    return first + max(loads, matrix + vector + out)

@@ -1,0 +1,84 @@
+"""Lowering a product onto an array whose weights arrive tile by tile through a queue (TPU v1).
+
+Stages: ``dma`` fetches a weight tile from weight memory into the queue, ``shift`` moves it into the array's second
+plane, ``matrix`` streams the rows past it, ``vector`` activates finished rows into the unified buffer. The queue and
+the planes are buffers of the stages, so fetches run ahead of the layer that needs them (Jouppi et al., ISCA 2017, §2).
+"""
+
+from __future__ import annotations
+
+from hwsim.plan.kernel import Kernel
+from hwsim.schedule.folds import Loop, fold_plan, split_classes
+from hwsim.schedule.systolic_view import SystolicView
+from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
+
+_AXES = {"batch": "batch", "n": "n", "m": "m", "tap": "k", "k": "k"}
+
+
+def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, lane_ops: float) -> None:
+    """Append the rows of a matrix kernel; ``lane_ops`` are the lane operations of its fused vector work.
+
+    The K loops are innermost, so partial sums stay in the accumulators; more rows than half the accumulators hold are
+    cut into chunks, each of which fetches the weights again, unless both halves together hold all of them.
+    """
+    assert kernel.multiply is not None
+    product = kernel.products[0]
+    plan = fold_plan(product, view.rows, view.cols, view.pack_taps)
+    half = view.accumulator_rows or plan.m
+    chunk = plan.m if plan.m <= half * view.accumulator_buffers else half
+    single = plan.m > half  # both halves busy: the next tile waits until they are drained
+    nest = [
+        Loop("batch", plan.groups * product.repeat),
+        Loop.over("n", plan.n, view.cols),
+        Loop.over("m", plan.m, chunk),
+        Loop("tap", plan.taps),
+        Loop.over("k", plan.k, view.rows),
+    ]
+    loops = [loop for loop in nest if loop.count > 1]
+    fixed = {loop.axis: loop.edge for loop in nest if loop.count == 1}
+    axes = tuple(AXIS[_AXES[loop.axis]] for loop in loops)
+    outer = len([loop for loop in loops if loop.axis in ("batch", "n", "m")])
+    depth = len(loops)
+    element = max(1, kernel.weights.bytes // max(1, kernel.weights.elements)) if kernel.weights else 1
+    tile = view.rows * view.cols * element
+    a_bytes = max(1, kernel.inputs[0].bytes // max(1, kernel.inputs[0].elements)) if kernel.inputs else 1
+    passes = kernel.multiply.passes
+    common = {"axis": axes}
+    beat = max(1, round(64 * passes / kernel.multiply.rate))
+    code = FORMAT[kernel.inputs[0].format]
+    # The layer may begin when its input is complete; the queue refills meanwhile.
+    builder.row(**common, stage=0, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=1, buffers=0)
+    fetched = kernel.products[0].b_weight
+    source = LEVEL["dram"] if fetched else LEVEL["shared"]
+    builder.row(
+        **common, stage=1, unit=UNIT["dma"], depth=depth, trips=tuple(x.count for x in loops), bytes=(0, tile),
+        refetch=(0, depth), source=(0, source), target=(0, LEVEL["fifo"]), buffers=view.fifo_tiles,
+        cause=CAUSE["weight_fetch"], awaits=0 if fetched else 1, op=OPERATION["copy"],
+    )  # fmt: skip
+    builder.row(
+        **common, stage=2, unit=UNIT["shift"], depth=depth, trips=tuple(x.count for x in loops), bytes=(0, tile),
+        refetch=(0, depth), source=(0, LEVEL["fifo"]), target=(0, LEVEL["array"]), buffers=2 if view.double_buffer else 1,
+        dep=(1,), cause=CAUSE["weight_shift"], op=OPERATION["copy"],
+    )  # fmt: skip
+    for first, trips, extent in split_classes(loops):
+        m, n, k = (extent.get(a, fixed.get(a, 1)) for a in ("m", "n", "k"))
+        useful = m * n * k
+        builder.row(
+            **common, stage=3, unit=UNIT["matrix"], lanes=1, depth=depth, first=first, trips=trips, extent=(m, n, k),
+            padded=(m, view.cols, view.rows), op=OPERATION["mac"], ops=useful * passes,
+            issued=m * view.cols * view.rows * passes, bytes=(m * view.rows * a_bytes, 0, m * n * view.accumulator_bytes),
+            refetch=(depth, 0, depth), source=(LEVEL["shared"], 0, LEVEL["array"]),
+            target=(LEVEL["array"], 0, LEVEL["accumulator"]), dep=(2, 0, 4), lag=(0, 0, 0 if single else 1),
+            buffers=0, cause=CAUSE["matrix"], span=(m, n, k, 1), beat=beat, format=code,
+        )  # fmt: skip
+    results = sum(o.bytes for o in kernel.outputs) / max(1, product.c_elements * product.repeat)
+    total_rows = plan.groups * product.repeat * plan.m * -(-plan.n // view.cols)
+    per_row = lane_ops / max(1, total_rows)
+    for first, trips, extent in split_classes(loops[:outer]):
+        m, n = extent.get("m", fixed.get("m", 1)), extent.get("n", fixed.get("n", 1))
+        builder.row(
+            **common, stage=4, unit=UNIT["vector"], depth=outer, at_end=1, first=first, trips=trips, extent=(m, n, 1),
+            padded=(m, view.cols, 1), op=OPERATION["alu"], ops=m * n, issued=max(m * view.lanes, round(per_row * m)),
+            bytes=(0, 0, round(m * n * results)), refetch=(0, 0, outer), source=(0, 0, LEVEL["accumulator"]),
+            target=(0, 0, LEVEL["shared"]), dep=(3,), cause=CAUSE["vector_unit"], format=code, buffers=0,
+        )  # fmt: skip

@@ -1,0 +1,73 @@
+"""Lowering everything that is no matrix product: the vector unit works through chunks streamed from memory."""
+
+from __future__ import annotations
+
+from hwsim.plan.kernel import Kernel
+from hwsim.schedule.folds import Loop, split_classes
+from hwsim.schedule.systolic_view import SystolicView
+from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
+
+
+def lower_vector(
+    builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, lane_ops: float, chunk_bytes: int, cores: int
+) -> None:
+    """Append the rows of a kernel without products: dispatch, load, vector work, store, in chunks of ``chunk_bytes``.
+
+    ``lane_ops`` are the lane operations of the whole kernel (the family's cost of each kind of operation applied). Inputs
+    and outputs kept on the chip cost no memory traffic.
+    """
+    read = sum(o.bytes for o in kernel.inputs if o.level == "dram") + kernel.weight_bytes
+    written = sum(o.bytes for o in kernel.outputs if o.level == "dram")
+    elements = max(1, sum(o.elements for o in kernel.outputs))
+    total = sum(o.bytes for o in kernel.inputs) + kernel.output_bytes
+    chunks = max(1, min(-(-total // max(1, chunk_bytes)), elements))
+    sweep = Loop("step", max(1, kernel.passes))
+    loop = Loop.over("m", elements, -(-elements // chunks))
+    loops = [x for x in (sweep, loop) if x.count > 1]
+    depth = len(loops)
+    sweeps = 1 if sweep.count > 1 else 0  # loops outside the chunks
+    axes = tuple(AXIS[x.axis] for x in loops)
+    code = FORMAT[kernel.inputs[0].format] if kernel.inputs else 0
+    parts = [
+        ((*(0,) * sweeps, *f), (*(sweep.count,) * sweeps, *t), e.get("m", loop.edge))
+        for f, t, e in split_classes([loop] if loop.count > 1 else [])
+    ]
+    share = 1 / elements
+    each = share / sweep.count
+    # Every sweep over the input is a program of its own: a reduction must end before its result is used.
+    builder.row(
+        stage=0, unit=UNIT["dispatch"], depth=sweeps, trips=(sweep.count,) * sweeps, cause=CAUSE["dispatch"], awaits=2,
+        buffers=0, axis=axes, dep=(2 if read else 1,),
+    )  # fmt: skip
+    stage = 0
+    if read:
+        stage += 1
+        for first, trips, size in parts:
+            builder.row(
+                stage=stage, unit=UNIT["dma"], axis=axes, depth=depth, first=first, trips=trips, extent=(size, 1, 1),
+                padded=(size, 1, 1), op=OPERATION["copy"], bytes=(max(1, round(read * size * share)),), refetch=(depth,),
+                source=(LEVEL["dram"],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE["activation_fetch"],
+                buffers=view.buffers, awaits=1, format=code,
+            )  # fmt: skip
+    stage += 1
+    for first, trips, size in parts:
+        builder.row(
+            stage=stage, unit=UNIT["vector"], lanes=cores, axis=axes, depth=depth, first=first, trips=trips,
+            extent=(size, 1, 1), padded=(size, 1, 1), op=OPERATION["alu"],
+            ops=round((kernel.alu + kernel.special) * size * each), issued=max(1, round(lane_ops * size * each)),
+            dep=(stage - 1,), cause=CAUSE["vector_unit"], bytes=(round(total * size * share),), refetch=(depth,),
+            source=(LEVEL["shared"],), target=(LEVEL["register"],), buffers=view.buffers, awaits=1, format=code,
+        )  # fmt: skip
+    if written:
+        # Only the last sweep writes; the ones before it store nothing.
+        for last in (False, True) if sweeps else (True,):
+            lead = ((sweep.count - 1, 1) if last else (0, sweep.count - 1),) * sweeps
+            for first, trips, size in parts:
+                nbytes = max(1, round(written * size * share)) if last else 0
+                builder.row(
+                    stage=stage + 1, unit=UNIT["store"], axis=axes, depth=depth, at_end=1,
+                    first=(*(x[0] for x in lead), *first[sweeps:]), trips=(*(x[1] for x in lead), *trips[sweeps:]),
+                    extent=(size, 1, 1), padded=(size, 1, 1), op=OPERATION["copy"], bytes=(0, 0, nbytes),
+                    refetch=(0, 0, depth), source=(0, 0, LEVEL["shared"]), target=(0, 0, LEVEL["dram"]), dep=(stage,),
+                    cause=CAUSE["store"], buffers=0, format=code,
+                )  # fmt: skip

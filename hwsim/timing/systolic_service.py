@@ -1,0 +1,122 @@
+"""Service times of a systolic machine: array clocks one issue of each row of a schedule takes on its unit.
+
+Matrix rows run their folds as `hwsim.timing.systolic` counts them (equal to the register-transfer twin), dealt over the
+arrays; where formats are converted in the inner loop the array issues at a fitted fraction of its rate. Transfers take
+bytes over sustained bandwidth, vector work lane operations over lanes. The constants and their bounds are in
+``accelerators/constants/systolic.toml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from hwsim.formats import FORMATS
+from hwsim.schedule.systolic_view import SystolicView
+from hwsim.schedule.table import UNIT, Ints, Schedule
+from hwsim.timing.systolic import array_cycles, stationary_cycles
+
+# Formats a vector unit with fp32 and integer lanes must decode in software (a bf16 or integer widens with one shift).
+SOFTWARE_FORMATS = frozenset({"fp16", "e4m3", "e5m2", "e3m2", "e2m3", "e2m1"})
+_SOFTWARE = np.array([name in SOFTWARE_FORMATS for name in FORMATS])
+
+
+def service_cycles(schedule: Schedule, view: SystolicView, constants: Mapping[str, float]) -> Ints:
+    """Return the array clocks one issue of each row takes; shape [rows], int64, at least 0."""
+    column = schedule.columns
+    unit = column["unit"]
+    out = np.zeros(len(unit), np.int64)
+    moved = column["bytes"].sum(axis=1)
+    efficiency = constants["memory_efficiency"]
+
+    rows = unit == UNIT["dma"]
+    out[rows] = np.ceil(moved[rows] / (view.dram_read * efficiency))
+    rows = unit == UNIT["store"]
+    out[rows] = np.ceil(moved[rows] / (view.dram_write * efficiency))
+    _share_memory(schedule, view, efficiency, out)
+    rows = unit == UNIT["shift"]
+    out[rows] = -(-view.rows // view.weight_rows_per_clk) * view.clks_per_weight_row
+    rows = (unit == UNIT["vector"]) | (unit == UNIT["convert"])
+    out[rows] = np.ceil(column["issued"][rows] / (view.lanes * column["lanes"][rows]))
+    rows = unit == UNIT["dispatch"]
+    overhead = constants["kernel_overhead"] + view.kernel_s
+    out[rows] = round(overhead * view.clock_hz + constants["layer_sync"] + view.instruction_cycles)
+    rows = unit == UNIT["link"]
+    out[rows] = np.ceil(moved[rows] / view.host_bytes)
+    _matrix(schedule, view, constants, out)
+    return out
+
+
+def _share_memory(schedule: Schedule, view: SystolicView, efficiency: float, out: Ints) -> None:
+    """Let loads and overlapped stores of one kernel share the memory's bandwidth.
+
+    A store that is not its kernel's last runs beside loads of later chunks; its bytes slow those loads down, so the
+    total is bytes over bandwidth. Kernels that wait for each result to leave (matrix kernels) never overlap them.
+    """
+    if not view.dram_shared:
+        return
+    column = schedule.columns
+    kernel, unit = column["kernel"], column["unit"]
+    count = schedule.kernels
+    issues = schedule.issues()
+    stores = unit == UNIT["store"]
+    loads = unit == UNIT["dma"]
+    has_matrix = np.bincount(kernel[unit == UNIT["matrix"]], minlength=count) > 0
+    stored = np.bincount(kernel[stores], weights=(issues * column["bytes"].sum(axis=1))[stores], minlength=count)
+    store_issues = np.bincount(kernel[stores], weights=issues[stores], minlength=count)
+    load_issues = np.bincount(kernel[loads], weights=issues[loads], minlength=count)
+    overlapped = stored * np.maximum(0.0, 1.0 - 1.0 / np.maximum(1.0, store_issues))
+    overlapped[has_matrix] = 0.0
+    extra = overlapped / np.maximum(1.0, load_issues) / (view.dram_read * efficiency)
+    out[loads] += np.ceil(extra[kernel[loads]]).astype(np.int64)
+
+
+def _matrix(schedule: Schedule, view: SystolicView, constants: Mapping[str, float], out: Ints) -> None:
+    column = schedule.columns
+    rows = np.flatnonzero(column["unit"] == UNIT["matrix"])
+    if not len(rows):
+        return
+    # One issue may be several rows (partial folds): its cycles are charged to the one at the beginning of its inner loops.
+    inside = np.arange(column["first"].shape[1])[None, :] >= column["depth"][rows, None]
+    rows = rows[(column["first"][rows] * inside).sum(axis=1) == 0]
+    span, lanes = column["span"][rows], column["lanes"][rows]
+    m, n, k, taps = span.T
+    beat = column["beat"][rows] / 64.0
+    loops = np.where(
+        np.arange(column["trips"].shape[1])[None, :] < column["depth"][rows, None], column["trips"][rows], 1
+    )
+    kernel = column["kernel"]
+    issues = np.bincount(kernel[rows], weights=loops.prod(axis=1), minlength=schedule.kernels)
+    alone = issues[kernel[rows]] == 1
+    if view.fifo_tiles:
+        # The weights are a stage of their own; streaming is all that is left, and folds follow each other without gap.
+        out[rows] = np.ceil(np.ceil(m / view.rows_per_clk) * beat)
+        return
+    if view.dataflow != "ws" or not view.overlap:
+        steps = m if view.dataflow == "ws" else k if view.dataflow == "os" else n
+        stretched = np.ceil(steps * beat).astype(np.int64) - steps
+        cycles = array_cycles(
+            view.dataflow, m, n, k, view.rows, view.cols, overlap=view.overlap, weight_double_buffer=view.double_buffer,
+            rows_per_clk=view.rows_per_clk, weight_rows_per_clk=view.weight_rows_per_clk,
+            clks_per_weight_row=view.clks_per_weight_row, accumulator_rows=view.accumulator_rows,
+        )  # fmt: skip
+        row_folds = -(-(k if view.dataflow != "os" else m) // view.rows)
+        col_folds = -(-(n if view.dataflow != "is" else m) // view.cols)
+        folds = row_folds * col_folds
+        share = -(-folds // lanes) / folds
+        out[rows] = np.ceil((cycles.total + folds * stretched) * taps * share)
+        return
+    converting = _SOFTWARE[column["format"][rows]]
+    col_tiles, k_folds = -(-n // view.cols), taps * -(-k // view.rows)
+    steps = -(-m // 8) * 8  # registers hold eight rows
+    beats = np.ceil(np.ceil(steps / view.rows_per_clk) * beat)
+    shift = -(-view.rows // view.weight_rows_per_clk) * view.clks_per_weight_row
+    per_fold = np.maximum(beats, shift) if view.double_buffer else beats + shift
+    uneven = np.where(converting | (constants["uneven_share"] >= 1), constants["uneven_share"], 0.0)
+    folds = uneven * -(-col_tiles // lanes) * k_folds + (1 - uneven) * col_tiles * k_folds / lanes
+    rate = np.where(
+        converting, np.where(alone, constants["converting_rate_serial"], constants["converting_rate_piped"]), 1.0
+    )
+    ends = stationary_cycles(1, 1, view.rows, view.cols).total - 1  # first shift, fill and drain
+    out[rows] = np.ceil(folds * per_fold / rate + np.where(alone, constants["fold_overhead"] * k_folds + ends, 0))
