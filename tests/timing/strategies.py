@@ -21,7 +21,7 @@ CALLED = [CAUSE[name] for name in ("weight_fetch", "activation_fetch", "vector_u
 def random_schedule(
     pick: Pick, *, trips: int = 6, loops: int = 3, stages: int = 6, kernels: int = 4, issues: int = 400
 ) -> tuple[Schedule, list[int]]:
-    """Return a legal schedule and the service of its rows; sizes are upper bounds, ``issues`` one for the iterations."""
+    """Return a legal schedule and the service of its rows; sizes are upper bounds, ``issues`` that of iterations."""
     kinds = [_kernel(pick, trips, loops, stages, issues) for _ in range(pick(1, 2))]
     table = ScheduleBuilder()
     service: list[int] = []
@@ -33,7 +33,10 @@ def random_schedule(
     return table.build(), service
 
 
-def _kernel(pick: Pick, max_trips: int, max_loops: int, max_stages: int, issues: int) -> list[tuple[dict[str, Any], int]]:
+Row = tuple[dict[str, Any], int]
+
+
+def _kernel(pick: Pick, max_trips: int, max_loops: int, max_stages: int, issues: int) -> list[Row]:
     loops = pick(0, max_loops)
     trips: list[int] = []
     for _ in range(loops):
@@ -41,7 +44,7 @@ def _kernel(pick: Pick, max_trips: int, max_loops: int, max_stages: int, issues:
         issues //= trips[-1]
     stages = pick(1, max_stages)
     units = POOL[: pick(1, len(POOL))]
-    rows: list[tuple[dict[str, Any], int]] = []
+    rows: list[Row] = []
     longest = pick(1, 12)
     for s in range(stages):
         depth = pick(0, loops)

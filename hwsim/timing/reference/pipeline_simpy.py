@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby, product
+from itertools import combinations, groupby
 from typing import Any, NamedTuple
 
 from hwsim.errors import HwsimError
@@ -108,7 +108,7 @@ def _kernel(
         users = stages[s].users or [s]
         return frozenset((kernel, q, issued[q] - 1) for q in users if issued[q])
 
-    for index in product(*(range(n) for n in extent)):
+    for index in _points(extent):
         for s, stage in enumerate(stages):
             inner = range(stage.depth, loops)
             if any(index[level] != (extent[level] - 1 if stage.at_end else 0) for level in inner):
@@ -125,6 +125,16 @@ def _kernel(
     for s, stage in enumerate(stages):
         if stage.buffers:
             released[stage.slots] = [*rings[s], release(s)][-stage.buffers :]
+
+
+def _points(extent: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Every iteration of loops with these trips, the last loop fastest."""
+    if not extent:
+        yield ()
+        return
+    for i in range(extent[0]):
+        for rest in _points(extent[1:]):
+            yield (i, *rest)
 
 
 def _parts(schedule: Schedule, kernel: int, stage: _Stage, index: tuple[int, ...]) -> tuple[int, ...]:
