@@ -123,11 +123,13 @@ class Emitter:
         qparams: str = "",
         weights_of: str = "",
         fused: str = "",
+        fixed: bool = True,
         **attrs: Any,
     ) -> Value:
         """Add operator ``op`` on ``values`` and return its output; a constant when all values are constant.
 
-        Attributes that are None or False are left out. Raises HwsimError naming the operator when shapes do not fit.
+        Attributes that are None or False are left out; ``fixed`` is False when the output's shape depends on a symbol
+        beyond what the operands tell. Raises HwsimError naming the operator when shapes do not fit.
         """
         kept: dict[str, AttrValue] = {k: v for k, v in attrs.items() if v is not None and v is not False}
         stated = None if out is None else tuple(int(d) for d in out)
@@ -135,8 +137,11 @@ class Emitter:
         kind = dtype or (values[0].arithmetic_dtype if values else "fp32")
         if op != "constant" and values and all(v.is_const for v in values):
             learned = any(v.learned for v in values)
-            fixed = all(v.fixed for v in values)
-            return Value(shape, kind, learned=learned, fixed=fixed, origin=values[0].origin)
+            stays = fixed and all(v.fixed for v in values)
+            if stays or not learned:
+                return Value(shape, kind, learned=learned, fixed=stays)
+            # A parameter read in a size that depends on a symbol (a position table cut to the sequence): the whole
+            # parameter is stored, so it becomes a layer and what is done with it is work.
         self.check(shape)
         stored = weight_dtype if weight_dtype and weight_dtype != kind else None
         sources = [self.source(v) for v in values]
