@@ -2,4 +2,57 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hwsim.api import conv2d, list_accelerators, list_networks, matmul
+    from hwsim.errors import HwsimError
+    from hwsim.machine import load_accelerator
+    from hwsim.network.graph import Network
+    from hwsim.network.load import load_network
+    from hwsim.plan.plan import Plan
+    from hwsim.result import Result
+    from hwsim.simulate import simulate
+
+_HOME = {
+    "HwsimError": "hwsim.errors",
+    "Network": "hwsim.network.graph",
+    "Plan": "hwsim.plan.plan",
+    "Result": "hwsim.result",
+    "conv2d": "hwsim.api",
+    "list_accelerators": "hwsim.api",
+    "list_networks": "hwsim.api",
+    "load_accelerator": "hwsim.machine",
+    "load_network": "hwsim.network.load",
+    "matmul": "hwsim.api",
+    "simulate": "hwsim.simulate",
+}
+
+__all__ = [
+    "HwsimError",
+    "Network",
+    "Plan",
+    "Result",
+    "conv2d",
+    "list_accelerators",
+    "list_networks",
+    "load_accelerator",
+    "load_network",
+    "matmul",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load public names on first use, so that importing hwsim costs nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'hwsim' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,320 @@
+"""Result: what a run costs, in total and per kernel, with the reason for every number."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import hwsim
+from hwsim.errors import HwsimError
+from hwsim.machine import Accelerator
+from hwsim.network.graph import Network
+from hwsim.plan.options import RunOptions
+from hwsim.plan.plan import Plan
+from hwsim.schedule.table import CAUSES, LEVEL, OPERATION, UNIT, Schedule
+from hwsim.timing.run import Timing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hwsim.energy.reading import Energy
+
+LIMITERS = {
+    "matrix": "matrix unit", "vector_unit": "vector unit", "weight_fetch": "weight fetch", "weight_shift": "weight shift",
+    "activation_fetch": "activation fetch", "accumulator": "accumulator", "store": "result store",
+    "dispatch": "dispatch", "conversion": "conversion", "link": "host link", "none": "input",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How one program's figures scale to the whole run: programs used side by side, and what a run costs once."""
+
+    batch: int
+    share: int
+    programs: int
+    used: int
+    clock_hz: float
+    peak_macs: int
+    dram_bytes_per_s: float
+    overhead_s: float
+
+
+class Result:
+    """What a network costs on a machine.
+
+    Figures of the whole run (all programs side by side) are attributes: ``latency_s``, ``cycles``, ``throughput_per_s``,
+    ``energy_j``, ``power_w``, ``dram_bytes``, ``utilization``, ``bound_by``. ``layers`` is a pandas DataFrame with one
+    row per kernel of one program; ``kernels`` the same rows as plain dictionaries. Their latencies, with the overhead of
+    a run, add up to ``latency_s``.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        accelerator: Accelerator,
+        options: RunOptions,
+        plan: Plan,
+        schedule: Schedule,
+        timing: Timing,
+        energy: Energy,
+        totals: Totals,
+        notes: Iterable[str],
+        constants: Mapping[str, float],
+    ) -> None:
+        self.network = network
+        self.accelerator = accelerator
+        self.options = options
+        self.plan = plan
+        self.schedule = schedule
+        self.timing = timing
+        self.energy = energy
+        self.totals = totals
+        self.notes = tuple(dict.fromkeys(notes))
+        self.constants = constants
+
+    # -- totals --------------------------------------------------------------------------------------------------
+
+    @property
+    def cycles(self) -> int:
+        """Array clocks of one program from first issue to last end."""
+        return self.timing.cycles
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from the start of a run to its last result."""
+        return self.cycles / self.totals.clock_hz + self.totals.overhead_s
+
+    @property
+    def throughput_per_s(self) -> float:
+        """Inferences per second, runs one after the other."""
+        return self.totals.batch / self.latency_s
+
+    @property
+    def energy_j(self) -> float:
+        """Joules of one run, all programs, static power included."""
+        return float(self.energy.total_j) * self.totals.used
+
+    @property
+    def power_w(self) -> float:
+        """Average watts over a run."""
+        return self.energy_j / self.latency_s
+
+    @property
+    def macs(self) -> int:
+        """Useful multiply-accumulates of one run, all programs."""
+        return self.network.macs * self.totals.used
+
+    @property
+    def dram_bytes(self) -> int:
+        """Bytes moved to and from off-chip memory in one run, all programs."""
+        return int(self._dram_read.sum() + self._dram_written.sum()) * self.totals.used
+
+    @property
+    def utilization(self) -> float:
+        """Useful multiply-accumulates over what the arrays in use could do in that time at one per cell and clock."""
+        return float(self.network.macs / max(1.0, self.latency_s * self.totals.clock_hz * self.totals.peak_macs))
+
+    @property
+    def bound_by(self) -> str:
+        """What takes the largest share of the time."""
+        shares = self.time_shares
+        return max(shares, key=lambda name: shares[name])
+
+    @cached_property
+    def time_shares(self) -> dict[str, float]:
+        """Share of the latency by what the machine was doing or waiting for; they add up to 1."""
+        total = self.latency_s * self.totals.clock_hz
+        out: dict[str, float] = {}
+        for k in range(len(self.plan.kernels)):
+            name = "matrix unit" if self._is_matrix[k] else "vector unit"
+            out[name] = out.get(name, 0.0) + int(self.timing.busy[k]) / total
+            for code in np.flatnonzero(self.timing.waits[k]):
+                label = LIMITERS[CAUSES[code]]
+                out[label] = out.get(label, 0.0) + int(self.timing.waits[k][code]) / total
+        if self.totals.overhead_s:
+            out["dispatch"] = out.get("dispatch", 0.0) + self.totals.overhead_s * self.totals.clock_hz / total
+        return dict(sorted(out.items(), key=lambda kv: -kv[1]))
+
+    @cached_property
+    def bound_s(self) -> float:
+        """Speed-of-light bound of one run: the sum over kernels of compute or memory time, whichever is longer."""
+        return float(sum(row["bound_s"] for row in self.kernels))
+
+    # -- per kernel ----------------------------------------------------------------------------------------------
+
+    def _per_kernel(self, values: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.bincount(
+            self.schedule.kernel[rows], weights=values[rows].astype(float), minlength=len(self.plan.kernels)
+        )
+
+    @cached_property
+    def _is_matrix(self) -> np.ndarray[Any, Any]:
+        return self._per_kernel(np.ones(self.schedule.rows), self.schedule.unit == UNIT["matrix"]) > 0
+
+    @cached_property
+    def _moved(self) -> np.ndarray[Any, Any]:
+        return self.schedule.moved_bytes()
+
+    @cached_property
+    def _dram_read(self) -> np.ndarray[Any, Any]:
+        read = (self._moved * (self.schedule.source == LEVEL["dram"])).sum(axis=1)
+        return self._per_kernel(read, np.ones(len(read), bool))
+
+    @cached_property
+    def _dram_written(self) -> np.ndarray[Any, Any]:
+        written = (self._moved * (self.schedule.target == LEVEL["dram"])).sum(axis=1)
+        return self._per_kernel(written, np.ones(len(written), bool))
+
+    @cached_property
+    def kernels(self) -> list[dict[str, Any]]:
+        """One dictionary per kernel of one program: what it is, what it costs and why (units in the names)."""
+        clock, totals = self.totals.clock_hz, self.totals
+        timing, schedule = self.timing, self.schedule
+        mac = schedule.op == OPERATION["mac"]
+        issued = self._per_kernel(schedule.instances() * schedule.issued, mac)
+        useful = self._per_kernel(schedule.instances() * schedule.ops, mac)
+        chip = (self._moved * (schedule.source == LEVEL["shared"])).sum(axis=1)
+        on_chip = self._per_kernel(chip, np.ones(len(chip), bool))
+        energies = self.energy.per_kernel
+        rows: list[dict[str, Any]] = []
+        for k, kernel in enumerate(self.plan.kernels):
+            cycles = int(timing.end[k] - timing.begin[k])
+            parts = {LIMITERS["matrix" if self._is_matrix[k] else "vector_unit"]: int(timing.busy[k])}
+            for code in np.flatnonzero(timing.waits[k]):
+                label = LIMITERS[CAUSES[code]]
+                parts[label] = parts.get(label, 0) + int(timing.waits[k][code])
+            rate = kernel.multiply.rate / kernel.multiply.passes if kernel.multiply else 1.0
+            compute_s = kernel.macs / (totals.peak_macs * rate * clock)
+            dram = float(self._dram_read[k] + self._dram_written[k])
+            bound_s = max(compute_s, dram / totals.dram_bytes_per_s)
+            latency_s = cycles / clock
+            capacity = cycles * totals.peak_macs
+            rows.append(
+                {
+                    "kernel": k,
+                    "name": kernel.name,
+                    "op": kernel.op,
+                    "kind": kernel.kind,
+                    "layers": " ".join(kernel.layers),
+                    "format": kernel.multiply.format if kernel.multiply else "",
+                    "passes": kernel.multiply.passes if kernel.multiply else 0,
+                    "macs": kernel.macs,
+                    "latency_s": latency_s,
+                    "cycles": cycles,
+                    "share_pct": 100.0 * latency_s / self.latency_s,
+                    "bound_s": bound_s,
+                    "sol_pct": 100.0 * bound_s / latency_s if latency_s else 100.0,
+                    "bound": "compute" if compute_s >= dram / totals.dram_bytes_per_s else "memory",
+                    "limiter": max(parts, key=lambda p: parts[p]) if cycles else "",
+                    "utilization_useful_pct": 100.0 * float(useful[k]) / capacity if cycles else 0.0,
+                    "utilization_padded_pct": 100.0 * float(issued[k]) / capacity if cycles else 0.0,
+                    "dram_read_bytes": int(self._dram_read[k]),
+                    "dram_write_bytes": int(self._dram_written[k]),
+                    "on_chip_read_bytes": int(on_chip[k]),
+                    "weight_bytes": kernel.weight_bytes,
+                    "energy_j": float(sum(v[k] for v in energies.values())),
+                    **{f"time_{name.replace(' ', '_')}_s": parts.get(name, 0) / clock for name in LIMITERS.values()},
+                    **{f"energy_{name}_j": float(v[k]) for name, v in energies.items()},
+                }
+            )
+        return rows
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """The kernels as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.kernels)
+
+    # -- assumptions ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def assumptions(self) -> tuple[str, ...]:
+        """Numbers nobody published that this answer rests on, with the reason for each."""
+        return tuple(f"{v.path} = {v.text}: {v.source}" for v in self.accelerator.assumed)
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data, JSON-ready."""
+        options = self.options
+        return {
+            "hwsim": hwsim.__version__,
+            "network": self.network.name,
+            "target": self.accelerator.target,
+            "options": {
+                "batch": options.batch,
+                "shapes": dict(options.shapes),
+                "phase": options.phase,
+                "context": options.context,
+                "precision": options.precision if isinstance(options.precision, str | None) else dict(options.precision),
+                "sparsity": options.sparsity,
+            },
+            "latency_s": self.latency_s,
+            "cycles": self.cycles,
+            "throughput_per_s": self.throughput_per_s,
+            "energy_j": self.energy_j,
+            "power_w": self.power_w,
+            "dram_bytes": self.dram_bytes,
+            "macs": self.macs,
+            "utilization": self.utilization,
+            "bound_by": self.bound_by,
+            "bound_s": self.bound_s,
+            "time_shares": self.time_shares,
+            "energy_components_j": {
+                name: float(v.sum()) * self.totals.used for name, v in self.energy.per_kernel.items()
+            },
+            "weight_bytes": self.plan.weight_bytes,
+            "peak_activation_bytes": self.plan.activation_bytes,
+            "kv_cache_bytes": self.plan.cache_bytes,
+            "programs": {"available": self.totals.programs, "used": self.totals.used, "batch_each": self.totals.share},
+            "plan": self.plan.digest,
+            "machine": self.accelerator.digest,
+            "notes": list(self.notes),
+            "assumptions": list(self.assumptions),
+            "kernels": self.kernels,
+        }
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return the result as JSON text, and write it to ``path`` when given."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        if path is not None:
+            write_whole(path, text + "\n")
+        return text
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Return the per-kernel table as CSV text, and write it to ``path`` when given."""
+        buffer = io.StringIO()
+        table = csv.DictWriter(buffer, list(self.kernels[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.kernels)
+        if path is not None:
+            write_whole(path, buffer.getvalue())
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result {self.network.name} on {self.accelerator.target}, batch {self.totals.batch}: "
+            f"{self.latency_s * 1e3:.4g} ms, {self.energy_j * 1e3:.4g} mJ, bound by {self.bound_by}>"
+        )
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` completely or not at all; raise HwsimError when it cannot be written."""
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise HwsimError(f"{target}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,165 @@
+"""simulate: plan, lower, read. The one place where a network, a machine and options become a Result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from os import PathLike
+from typing import Any
+
+from hwsim.errors import HwsimError
+from hwsim.machine import Accelerator, load_accelerator, load_constants
+from hwsim.network.graph import Network
+from hwsim.network.load import load_network
+from hwsim.plan.options import RunOptions
+from hwsim.plan.plan import Plan, Target, check_fits, make_plan
+from hwsim.plan.precision import multiply_on, parse_precision
+from hwsim.result import Result, Totals
+
+
+def simulate(
+    network: str | PathLike[str] | Network | Any,
+    target: str | PathLike[str] | Accelerator,
+    *,
+    batch: int = 1,
+    shapes: Mapping[str, int] | None = None,
+    phase: str | None = None,
+    context: int | None = None,
+    precision: str | Mapping[str, str] | None = None,
+    sparsity: str | None = None,
+    stack: str | None = None,
+    cache: str = "warm",
+    plan: Plan | None = None,
+) -> Result:
+    """Return what ``network`` costs on ``target``: latency, energy, traffic, per kernel and in total, with reasons.
+
+    ``batch`` multiplies the symbol N; ``shapes`` sets further symbols (``{"S": 384}``). ``phase`` and ``context`` set
+    the lengths of a language model: ``prefill`` reads ``context`` new tokens, ``decode`` makes one token after
+    ``context`` earlier ones. ``precision`` is a preset, layer patterns or None for the network's own formats.
+    ``plan`` runs an earlier result's plan again. Raises HwsimError, one line, when anything is wrong or does not fit.
+    """
+    options = RunOptions(batch, dict(shapes or {}), phase, context, precision, sparsity, stack, cache).check()
+    net = load_network(network)
+    acc = load_accelerator(target)
+    if acc.family != "systolic":
+        raise HwsimError(f"{acc.id}: family {acc.family!r} cannot be simulated yet; systolic machines can")
+    return _simulate_systolic(net, acc, options, plan)
+
+
+def bind_network(net: Network, options: RunOptions, batch: int) -> Network:
+    """Return ``net`` at the batch and lengths the options ask for.
+
+    Raises HwsimError when a file's batch is fixed, or a phase is asked of a network without lengths.
+    """
+    values: dict[str, int] = dict(options.shapes)
+    if "N" in values:
+        raise HwsimError("shapes: N is the batch; use the batch option")
+    if "N" in net.symbols:
+        values["N"] = batch
+    elif options.batch != 1:
+        fixed = f"{net.inputs[0].shape[0]}" if net.inputs and net.inputs[0].shape else "fixed"
+        raise HwsimError(f"network {net.name}: its batch is fixed at {fixed} in the file; export it with a dynamic batch")
+    if options.phase is not None or options.context is not None:
+        _lengths(net, options, values)
+    return net.bind(**values)
+
+
+def _lengths(net: Network, options: RunOptions, values: dict[str, int]) -> None:
+    if "S" not in net.symbols:
+        raise HwsimError(f"network {net.name} has no sequence length: phase and context do not apply")
+    length = options.context if options.context is not None else net.symbols["S"]
+    if (options.phase or "prefill") == "prefill":
+        values["S"] = length
+        if "P" in net.symbols:
+            values["P"] = 0
+    elif "P" not in net.symbols:
+        raise HwsimError(f"network {net.name} keeps no key/value cache: it has no decode phase")
+    else:
+        values["S"], values["P"] = 1, length
+
+
+def _simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan: Plan | None) -> Result:
+    from hwsim.energy.reading import read_energy
+    from hwsim.plan.choose import lower_plan
+    from hwsim.schedule.systolic_view import systolic_view
+    from hwsim.timing.run import run
+    from hwsim.timing.systolic_service import service_cycles
+
+    if options.stack not in (None, "xla"):
+        raise HwsimError(f"unknown stack {options.stack!r} for {acc.id}: only xla")
+    notes: list[str] = []
+    if options.sparsity == "2:4!":
+        raise HwsimError(f"{acc.id} has no 2:4 sparse multiplier: drop --sparsity 2:4! or use a Tensor Core GPU")
+    if options.sparsity == "2:4":
+        notes.append(f"{acc.id} has no 2:4 sparse multiplier: run dense")
+    view = systolic_view(acc)
+    constants = load_constants("systolic", acc.architecture)
+    programs = acc.chips * (1 if acc.chip.megacore else acc.chip.cores)
+    share = -(-options.batch // programs)
+    used = -(-options.batch // share)
+    if programs > 1:
+        part = f"batch {options.batch} over {programs} " + ("chips" if acc.chip.megacore else "cores")
+        idle = f", {programs - used} of them idle" if used < programs else ""
+        notes.append(f"data parallel: {part}, {share} each{idle}; every one holds all weights")
+    bound = bind_network(net, options, share)
+    multiply = partial(multiply_on, view.rates, view.fp32_passes, machine=view.name)
+    where = Target(
+        acc.id,
+        lambda precision, layer: multiply(precision=precision, where=layer),
+        view.resident_bytes,
+        "dram" if view.activations_in_dram else "host",
+    )
+    table = parse_precision(options.precision)
+    if plan is None:
+        plan = make_plan(bound, where, table)
+    elif (plan.network, plan.machine) != (bound.name, acc.id):
+        raise HwsimError(f"plan is for {plan.network} on {plan.machine}, not {bound.name} on {acc.id}")
+    _check_capacity(plan, view, acc, share)
+    schedule = lower_plan(plan, view, constants)
+    timing = run(schedule, service_cycles(schedule, view, constants).tolist())
+    start_s = view.program_s
+    sync_s = _synchronisation_s(acc, used)
+    energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=view.cores)
+    totals = Totals(
+        batch=options.batch,
+        share=share,
+        programs=programs,
+        used=used,
+        clock_hz=view.clock_hz,
+        peak_macs=view.peak_macs,
+        dram_bytes_per_s=min(view.dram_read, view.dram_write) * view.clock_hz,
+        overhead_s=start_s + sync_s,
+    )
+    if sync_s:
+        notes.append(f"{used} programs meet at the end of a run: {sync_s * 1e6:.1f} us over the interconnect")
+    return Result(bound, acc, options, plan, schedule, timing, energy, totals, (*notes, *plan.notes, *acc.notes), constants)
+
+
+def _check_capacity(plan: Plan, view: Any, acc: Accelerator, batch: int) -> None:
+    if view.activations_in_dram:
+        check_fits(plan, view.dram_bytes, acc.id, batch)
+        return
+    if plan.weight_bytes > view.dram_bytes:
+        check_fits(plan, view.dram_bytes, acc.id, batch)
+    spilled = [o.bytes for k in plan.kernels for o in k.outputs if o.level == "dram"]
+    limit = view.resident_bytes
+    worst = max(spilled[:-1], default=0)
+    if worst > limit:
+        raise HwsimError(
+            f"{plan.network} does not fit {acc.id}: one activation takes {worst / 2**20:.1f} MiB, the on-chip buffer holds "
+            f"{limit / 2**20:.0f} MiB; try batch {max(1, batch * limit // worst)}"
+        )
+
+
+def _synchronisation_s(acc: Accelerator, used: int) -> float:
+    """Time for the programs of a run to meet: one word to the farthest chip and back, hop by hop."""
+    chips = -(-used // (1 if acc.chip.megacore else acc.chip.cores))
+    link = acc.interconnect
+    if chips <= 1 or link.topology == "none":
+        return 0.0
+    dims = acc.system.dims or (chips,)
+    hops = 0
+    for size in dims:
+        wraps = link.topology.startswith("torus") and size >= link.wrap_axis
+        hops += size // 2 if wraps or link.topology == "ring" else size - 1
+    return 2 * hops * link.hop_latency_s
