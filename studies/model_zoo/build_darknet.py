@@ -108,7 +108,7 @@ def yolov4_tiny(net: Builder, N: int, H: int, W: int) -> tuple[str, ...]:
     route = x
     for c in (64, 128, 256):
         x = b.conv(x, c, 3)
-        y = b.conv(b.halves(x)[1], c // 2, 3)
+        y = b.conv(net.split(x, 1, c // 2, c // 2), c // 2, 3)
         route = b.conv(b.join(b.conv(y, c // 2, 3), y), c)
         x = net.pool(b.join(x, route), "max", 2)
     x = b.conv(b.conv(x, 512, 3), 256)

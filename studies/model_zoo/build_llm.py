@@ -62,8 +62,9 @@ def decoder(net: Builder, N: int, S: int, P: int, *, m: Decoder) -> str:
 def encoder(net: Builder, N: int, S: int, *, m: Decoder, types: int, answers: int) -> str:
     """A BERT with the layer-norm before each sublayer (Megatron) and a span-extraction head over all positions."""
     table = net.op("embedding", net.input("ids", (N, S), "int32"), rows=m.vocabulary, width=m.width, name="embed")
+    spots = net.input("positions", (1, S), "int32")
     where = net.op(
-        "embedding", net.input("positions", (1, S), "int32"), rows=m.positions, width=m.width, name="position"
+        "embedding", spots, rows=m.positions, width=m.width, name="position"
     )
     kind = net.op("embedding", net.input("types", (N, S), "int32"), rows=types, width=m.width, name="type")
     x = net.add(net.add(table, where), kind)
@@ -212,7 +213,7 @@ NETWORKS = {
     "megatron_bert_large": Entry(
         partial(encoder, m=BERT, types=2, answers=2),
         task="question answering (SQuAD)",
-        source="Shoeybi et al. 2019 (arXiv:1909.08053), 24 layers, 1024 wide, 16 heads; vocabulary 30522 padded to 30592",
+        source="Shoeybi et al. 2019 (arXiv:1909.08053), 24 layers, 1024 wide, 16 heads; vocabulary padded to 30592",
         licence="facts from the paper",
         defaults={"N": 1, "S": 384},
         second={"N": 2, "S": 128},
