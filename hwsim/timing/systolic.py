@@ -288,9 +288,13 @@ class AccumulationOrder:
             yield fold * self.chain, min(self.k, (fold + 1) * self.chain)
 
     def groups(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Half-open k ranges, within the chain [start, stop), of products that are added with one rounding."""
-        for first in range(start, stop, self.group):
-            yield first, min(stop, first + self.group)
+        """Half-open k ranges, within the chain [start, stop), of products that are added with one rounding.
+
+        The chain of a partial fold is as long as any other: its empty ranges are padding, which adds +0 (and so turns
+        a partial sum of -0 into +0).
+        """
+        for first in range(start, start + self.chain, self.group):
+            yield min(stop, first), min(stop, first + self.group)
 
 
 def accumulation_order(
