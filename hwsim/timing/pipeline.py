@@ -44,6 +44,7 @@ def work_size(stages: int) -> int:
 def run_nest(
     trips: Vector,  # [loops]
     loops: int,
+    bend: Vector,  # [3] a loop that has so many more trips per index of an outer loop (loop, outer, step), or -1, -1, 0
     stages: int,
     unit: Vector,  # [stages] below: unit code
     depth: Vector,  # loops outside an issue
@@ -71,20 +72,25 @@ def run_nest(
     size = UNITS + stages * STAGE_STATE
     whole = size + CAUSES + stages + 1
     index = [0] * MAX_LOOPS
+    count = [0] * MAX_LOOPS
+    for level in range(loops):
+        count[level] = trips[level]
     seen = [0] * MAX_LOOPS
     spine_end = begin
     finish = begin
     while True:
+        if bend[0] >= 0:
+            count[bend[0]] = trips[bend[0]] + bend[2] * index[bend[1]]
         bits = 0
         for level in range(loops):
-            if index[level] == trips[level] - 1:
+            if index[level] == count[level] - 1:
                 bits |= 1 << level
         for s in range(stages):
             # Issue only where the loops inside an issue stand at their beginning (or end).
             fires = True
             for level in range(depth[s], loops):
                 if at_end[s]:
-                    if index[level] != trips[level] - 1:
+                    if index[level] != count[level] - 1:
                         fires = False
                 elif index[level] != 0:
                     fires = False
@@ -140,14 +146,14 @@ def run_nest(
         level = loops - 1
         while level >= 0:
             here = index[level]
-            if here >= 1 and here < trips[level] - 2:
+            if here >= 1 and here < count[level] - 2 and level != bend[1]:
                 jumped = 0
                 for period in range(1, PERIODS + 1):
                     if seen[level] >= period and jumped == 0:
                         old = (level * SNAPSHOTS + (seen[level] - period) % SNAPSHOTS) * whole
                         shift = _shift(level, stages, unit, depth, reach, buffers, state, work, old)
                         if shift >= 0:
-                            repeats = (trips[level] - 2 - here) // period
+                            repeats = (count[level] - 2 - here) // period
                             early = depth[spine] > level and work[old + UNITS + spine * STAGE_STATE] < begin
                             if early and shift > 0:
                                 # The spine is still ahead of ``begin``, where nothing is charged: stop there.
@@ -175,7 +181,7 @@ def run_nest(
                     work[at + size + CAUSES : at + whole] = busy[: stages + 1]
                     seen[level] += 1
             index[level] += 1
-            if index[level] < trips[level]:
+            if index[level] < count[level]:
                 break
             index[level] = 0
             seen[level] = 0

@@ -42,6 +42,7 @@ class Nest(NamedTuple):
     """One kernel of a schedule in the form the engine takes (see `pipeline.run_nest`)."""
 
     trips: tuple[int, ...]
+    bend: tuple[int, int, int]
     stages: int
     unit: tuple[int, ...]
     depth: tuple[int, ...]
@@ -92,7 +93,7 @@ def nests(schedule: Schedule, service: Sequence[int]) -> list[Nest]:
     """Return the engine's form of every kernel; ``service`` is the cycles one issue of each row takes.
 
     Raises HwsimError when the rows of a stage do not tile its iteration space, differ by more than the last iteration
-    of a loop, or ask for more than the engine has (loops, stages, buffers, lags, affine loops outside an issue).
+    of a loop, or ask for more than the engine has (loops, stages, buffers, lags, issues that differ in size).
     """
     column = {name: schedule.columns[name].tolist() for name in _READ}
     starts = schedule.starts.tolist()
@@ -113,7 +114,7 @@ def _nest(kernel: int, rows: range, column: dict[str, list[Any]], service: Seque
             head[stage[r]] = r
     if -1 in head:
         raise HwsimError(f"kernel {kernel}: stage {head.index(-1)} has no rows")
-    trips, table = _classes(kernel, rows, loops, stages, column, service)
+    trips, bend, table = _classes(kernel, rows, loops, stages, column, service)
     dep = [-1] * (stages * DEPS)
     lag = [0] * (stages * DEPS)
     reach = [1] * stages
@@ -141,38 +142,41 @@ def _nest(kernel: int, rows: range, column: dict[str, list[Any]], service: Seque
         slots.append((unit[s], cause[s], same) if buffers[s] else None)
     spine = next((s for code in (UNIT["matrix"], UNIT["vector"]) for s in range(stages) if unit[s] == code), stages - 1)
     return Nest(
-        trips, stages, unit, depth, at_end, buffers, tuple(dep), tuple(lag), tuple(reach), tuple(user), cause, awaits,
-        table, spine, tuple(slots),
+        trips, bend, stages, unit, depth, at_end, buffers, tuple(dep), tuple(lag), tuple(reach), tuple(user), cause,
+        awaits, table, spine, tuple(slots),
     )  # fmt: skip
 
 
 def _classes(
     kernel: int, rows: range, loops: int, stages: int, column: dict[str, list[Any]], service: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Trips of the nest's loops, and the service of every stage by which loops are in their last iteration.
+) -> tuple[tuple[int, ...], tuple[int, int, int], tuple[int, ...]]:
+    """Trips of the nest's loops, its affine loop, and every stage's service by which loops are in their last iteration.
 
     Rows of a stage that begin at different indices of the loops inside an issue are parts of one issue: they add up.
     """
     stage, depths, first, trips, bend = (column[name] for name in ("stage", "depth", "first", "trips", "bend"))
     extent = [max(first[r][v] + trips[r][v] for r in rows if depths[r] > v) for v in range(loops)]
+    bent = _bend(kernel, rows, extent, column)
     classes = 1 << loops
     parts: dict[tuple[int, ...], list[int]] = {}  # by stage and inner indices: service by class, -1 where there is none
     missing = [-1] * stages  # iterations of the stage that no first part has covered yet
     for r in rows:
         s, depth = stage[r], depths[r]
-        if bend[r][0] >= 0 and bend[r][1] < depth:
-            raise HwsimError(f"kernel {kernel}, stage {s}: the engine takes an affine loop only inside one issue")
+        loop, outer, more, later = bend[r]
+        if loop >= depth > outer >= 0:
+            raise HwsimError(f"kernel {kernel}, stage {s}: an affine loop makes issues of one row differ")
         inner = first[r][depth:]
         if not any(inner):
             if missing[s] < 0:
-                missing[s] = math.prod(extent[:depth])
-            missing[s] -= math.prod(trips[r][:depth])
+                missing[s] = _iterations([0] * depth, extent[:depth], bent)
+            missing[s] -= _iterations(first[r][:depth], trips[r][:depth], (loop, outer, more))
         patterns = [0]
         for level in range(depth):
             hi = first[r][level] + trips[r][level]
             bit = 1 << level
-            if hi == extent[level]:
-                if trips[r][level] > 1:
+            ends = (more + later if level == loop else 0) == (bent[2] if level == bent[0] else 0)
+            if hi == extent[level] and ends:
+                if trips[r][level] > 1 or (level == loop and more):
                     patterns = [q for p in patterns for q in (p, p | bit)]
                 else:
                     patterns = [p | bit for p in patterns]
@@ -190,7 +194,35 @@ def _classes(
     for key, table in parts.items():
         for p in range(classes):
             total[key[0] * classes + p] += max(0, table[p])
-    return tuple(extent), tuple(total)
+    return tuple(extent), bent, tuple(total)
+
+
+def _bend(kernel: int, rows: range, extent: list[int], column: dict[str, list[Any]]) -> tuple[int, int, int]:
+    """The one affine loop outside the issues of a kernel: (loop, outer loop, more trips per index), or (-1, -1, 0)."""
+    found = set()
+    for r in rows:
+        loop, outer, more, later = column["bend"][r]
+        if 0 <= loop < column["depth"][r] and column["first"][r][loop] + column["trips"][r][loop] == extent[loop]:
+            found.add((loop, outer, more + later))
+    if not found:
+        return -1, -1, 0
+    bent = found.pop()
+    if found or not 0 <= bent[1] < bent[0]:
+        raise HwsimError(f"kernel {kernel}: the engine takes one affine loop, inside the loop it depends on")
+    if min(extent[bent[0]], extent[bent[0]] + bent[2] * (extent[bent[1]] - 1)) < 1:
+        raise HwsimError(f"kernel {kernel}: its affine loop has no iteration at one end")
+    return bent
+
+
+def _iterations(first: Sequence[int], trips: Sequence[int], bend: tuple[int, int, int]) -> int:
+    """Iterations of a box of loops, one of them affine if it is among them."""
+    loop, outer, more = bend
+    total = math.prod(trips)
+    if 0 <= loop < len(trips) and more:
+        low, count = first[outer], trips[outer]
+        total = math.prod(n for level, n in enumerate(trips) if level not in (loop, outer))
+        total *= count * trips[loop] + more * (count * low + count * (count - 1) // 2)
+    return total
 
 
 def run(schedule: Schedule, service: Sequence[int], engine: Callable[..., int] = run_nest) -> Timing:
@@ -293,9 +325,9 @@ def _run_one(nest: Nest, entry: _Entry, engine: Callable[..., int]) -> _Ran:
     waits = [0] * CAUSES
     busy = [0] * (stages + 1)
     finish = engine(
-        nest.trips, len(nest.trips), stages, nest.unit, nest.depth, nest.at_end, nest.buffers, nest.dep, nest.lag,
-        nest.reach, nest.user, nest.cause, entry.floor, nest.service, nest.spine, entry.begin, state, waits, busy,
-        [0] * work_size(stages),
+        nest.trips, len(nest.trips), nest.bend, stages, nest.unit, nest.depth, nest.at_end, nest.buffers, nest.dep,
+        nest.lag, nest.reach, nest.user, nest.cause, entry.floor, nest.service, nest.spine, entry.begin, state, waits,
+        busy, [0] * work_size(stages),
     )  # fmt: skip
     unit_busy = [0] * UNITS
     for s in range(stages):

@@ -42,6 +42,10 @@ def _kernel(pick: Pick, max_trips: int, max_loops: int, max_stages: int, issues:
     for _ in range(loops):
         trips.append(pick(1, max(1, min(max_trips, issues))))
         issues //= trips[-1]
+    bend = (-1, -1, 0)
+    if loops > 1 and pick(0, 2) == 0:
+        loop = pick(1, loops - 1)
+        bend = (loop, pick(0, loop - 1), pick(1, 2))
     stages = pick(1, max_stages)
     units = POOL[: pick(1, len(POOL))]
     rows: list[Row] = []
@@ -58,18 +62,32 @@ def _kernel(pick: Pick, max_trips: int, max_loops: int, max_stages: int, issues:
             "awaits": pick(0, 2),
         }  # fmt: skip
         segments = []
-        for n in trips[:depth]:
-            cuts = {0, n} | ({n - 1} if pick(0, 1) else set()) | ({1} if n > 2 and not pick(0, 2) else set())
-            segments.append(list(itertools.pairwise(sorted(cuts))))
+        for level, n in enumerate(trips[:depth]):
+            step = bend[2] if level == bend[0] else 0
+            cuts = [0, n]
+            if (n > 1 or step) and pick(0, 1):
+                cuts.insert(1, n - 1)
+            if n > 2 and not pick(0, 2):
+                cuts = sorted({*cuts, 1})
+            pieces = list(itertools.pairwise(cuts))
+            alone = len(pieces) > 1 and pieces[-1] == (n - 1, n)  # the last iteration is a row of its own
+            segments.append([(*p, alone and p == pieces[-1], step if p[1] == n else 0) for p in pieces])
+            if step and alone:
+                lo, hi, *_ = segments[-1][-2]
+                segments[-1][-2] = (lo, hi, False, step)
         classes: dict[tuple[bool, ...], int] = {}
         parts = [(0, 3), (3, 4)] if depth < 4 and not pick(0, 3) else [(0, 1)]
         for box in itertools.product(*segments):
             # First iterations may be rows of their own, but take the same time as the others.
-            kind = tuple(hi == n and hi - lo == 1 for (lo, hi), n in zip(box, trips, strict=False))
+            kind = tuple(only_last for _, _, only_last, _ in box)
             cycles = classes.setdefault(kind, pick(0, longest))
+            grows = next(((more, only_last) for _, _, only_last, more in box if more), None)
             for part in parts:  # of one issue, along a loop inside it
-                first, count = zip(*((lo, hi - lo) for lo, hi in (*box, part)), strict=True)
-                rows.append(({**shared, "first": first, "trips": count}, cycles + part[0]))
+                first, count = zip(*((lo, hi - lo) for lo, hi, *_ in (*box, part)), strict=True)
+                row = {**shared, "first": first, "trips": count}
+                if grows:
+                    row["bend"] = (*bend[:2], 0, grows[0]) if grows[1] else (*bend[:2], grows[0], 0)
+                rows.append((row, cycles + part[0]))
     return rows
 
 

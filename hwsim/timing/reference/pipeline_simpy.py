@@ -62,7 +62,7 @@ class _Stage(NamedTuple):
 def program(schedule: Schedule) -> Iterator[Issue]:
     """Yield every issue of the schedule in program order, lazily.
 
-    Raises HwsimError where an affine loop is not wholly inside an issue, or no row or several rows cover an iteration.
+    Raises HwsimError where no row of a stage covers an iteration, or several do.
     """
     released: dict[tuple[int, int, int], list[frozenset[Name]]] = {}
     for kernel in range(schedule.kernels):
@@ -73,8 +73,6 @@ def _stages(schedule: Schedule, kernel: int) -> list[_Stage]:
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row in range(int(schedule.starts[kernel]), int(schedule.starts[kernel + 1])):
         rows_of[int(schedule.stage[row])].append(row)
-        if schedule.bend[row, 0] >= 0 and schedule.bend[row, 1] < schedule.depth[row]:
-            raise HwsimError(f"kernel {kernel}: the pipeline twin takes an affine loop only inside one issue")
     stages: list[_Stage] = []
     for s in range(len(rows_of)):
         head = rows_of[s][0]  # what is not a range or a cost is the same for all rows of a stage
@@ -98,8 +96,8 @@ def _kernel(
 ) -> Iterator[Issue]:
     stages = _stages(schedule, kernel)
     loops = max(stage.depth for stage in stages)
-    stop = schedule.first + schedule.trips
-    extent = [max(int(stop[r, x]) for stage in stages if stage.depth > x for r in stage.rows) for x in range(loops)]
+    boxes = {r: _Box.of(schedule, r) for stage in stages for r in stage.rows}
+    deeper = [[boxes[r] for stage in stages if stage.depth > x for r in stage.rows] for x in range(loops)]
     issued = [0] * len(stages)
     rings = [list(released.get(stage.slots, [])) for stage in stages]
 
@@ -108,10 +106,10 @@ def _kernel(
         users = stages[s].users or [s]
         return frozenset((kernel, q, issued[q] - 1) for q in users if issued[q])
 
-    for index in _points(extent):
+    for index, last in _points(deeper, (), ()):
         for s, stage in enumerate(stages):
             inner = range(stage.depth, loops)
-            if any(index[level] != (extent[level] - 1 if stage.at_end else 0) for level in inner):
+            if any(index[level] != (last[level] if stage.at_end else 0) for level in inner):
                 continue
             after = {(kernel, q, issued[q] - 1 - lag) for q, lag in stage.deps if issued[q] > lag}
             if stage.buffers:
@@ -119,7 +117,7 @@ def _kernel(
                     rings[s].append(release(s))
                 if len(rings[s]) >= stage.buffers:
                     after |= rings[s][-stage.buffers]
-            parts = _parts(schedule, kernel, stage, index)
+            parts = _parts({r: boxes[r] for r in stage.rows}, kernel, stage.depth, index)
             yield Issue((kernel, s, issued[s]), stage.unit, parts, frozenset(after), stage.opens)
             issued[s] += 1
     for s, stage in enumerate(stages):
@@ -127,27 +125,51 @@ def _kernel(
             released[stage.slots] = [*rings[s], release(s)][-stage.buffers :]
 
 
-def _points(extent: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Every iteration of loops with these trips, the last loop fastest."""
-    if not extent:
-        yield ()
+class _Box(NamedTuple):
+    """The iterations a row covers."""
+
+    first: list[int]
+    trips: list[int]
+    bend: list[int]
+
+    @staticmethod
+    def of(schedule: Schedule, row: int) -> _Box:
+        return _Box(schedule.first[row].tolist(), schedule.trips[row].tolist(), schedule.bend[row].tolist())
+
+    def indices(self, level: int, index: tuple[int, ...]) -> range:
+        """Indices of loop ``level``, given those of the loops outside it."""
+        loop, outer, more, later = self.bend
+        at = index[outer] if level == loop else 0
+        first = self.first[level] + later * at
+        return range(first, first + self.trips[level] + more * at)
+
+
+def _points(
+    deeper: list[list[_Box]], index: tuple[int, ...], last: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Every iteration of the nest, the last loop fastest, and the last index of each loop there."""
+    level = len(index)
+    if level == len(deeper):
+        yield index, last
         return
-    for i in range(extent[0]):
-        for rest in _points(extent[1:]):
-            yield (i, *rest)
+    stop = max(box.indices(level, index).stop for box in deeper[level])
+    for i in range(stop):
+        yield from _points(deeper, (*index, i), (*last, stop - 1))
 
 
-def _parts(schedule: Schedule, kernel: int, stage: _Stage, index: tuple[int, ...]) -> tuple[int, ...]:
+def _parts(boxes: dict[int, _Box], kernel: int, depth: int, index: tuple[int, ...]) -> tuple[int, ...]:
     """The rows of the stage that cover this iteration of the loops outside an issue: at least one, none twice."""
-    first, trips = schedule.first, schedule.trips
-    found = [r for r in stage.rows if all(0 <= index[x] - first[r, x] < trips[r, x] for x in range(stage.depth))]
-    inner = range(stage.depth, LOOPS)
+    found = [row for row, box in boxes.items() if all(index[x] in box.indices(x, index) for x in range(depth))]
     for a, b in combinations(found, 2):
-        if all(first[a, x] < first[b, x] + trips[b, x] and first[b, x] < first[a, x] + trips[a, x] for x in inner):
+        if all(_meet(boxes[a], boxes[b], level) for level in range(depth, LOOPS)):
             raise HwsimError(f"kernel {kernel}: rows {a} and {b} both cover iteration {index}")
     if not found:
         raise HwsimError(f"kernel {kernel}: no row of a stage covers iteration {index}")
     return tuple(found)
+
+
+def _meet(a: _Box, b: _Box, level: int) -> bool:
+    return a.first[level] < b.first[level] + b.trips[level] and b.first[level] < a.first[level] + a.trips[level]
 
 
 def simulate(schedule: Schedule, service: Sequence[int]) -> TwinTiming:
