@@ -230,6 +230,8 @@ def _cells(raw: str, separator: str, reader: _Reader, number: int) -> list[str]:
 def _guess_kind(header: list[str], rows: list[tuple[int, str, list[str]]]) -> Kind:
     if [c.lower() for c in header[1:4]] == ["m", "n", "k"]:
         return "gemm"
+    if any("ifmap" in c.lower() for c in header):
+        return "conv"
     return "gemm" if max(len(cells) for _, _, cells in rows) <= 4 else "conv"
 
 

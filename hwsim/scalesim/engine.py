@@ -28,6 +28,9 @@ from hwsim.scalesim.reference import calc_span, simulate_slowly
 from hwsim.scalesim.result import LayerReport, Span
 from hwsim.scalesim.window import MissWindow
 
+MAX_WORDS = 1 << 48
+MAX_PREFETCH = 1 << 25
+
 
 class Stalls:
     """Stall cycles by demand line, and how late each operand was served in the lines where it was."""
@@ -63,6 +66,11 @@ def simulate_layer(config: Config, layer: TopologyLayer, layout: LayerLayout | N
     """
     if config.mode == "USER" and (config.ifmap_custom_layout or config.filter_custom_layout):
         return simulate_slowly(config, layer, layout)
+    if (
+        max(layer.m * layer.k, layer.k * layer.n, layer.m * layer.n, layer.ifmap_h * layer.ifmap_w * layer.k)
+        > MAX_WORDS
+    ):
+        raise HwsimError(f"layer {layer.name!r}: an operand of more than 2^48 words")
     check_sparsity(config, layer)
     kept, filter_rows = _compressed(config, layer)
     folds = folds_of(config, layer, kept, filter_rows)
@@ -86,6 +94,8 @@ def simulate_layer(config: Config, layer: TopologyLayer, layout: LayerLayout | N
         drain = EventDrain(1024 * config.ofmap_sram_kb, config.array_w, outputs)
         _run_events(stalls, drain, ())
         capacity = [50 * (size // 100) for size in sizes]
+        if max(ifmap.lanes_asked(), filt.lanes_asked()) > min(capacity):
+            return simulate_slowly(config, layer)  # one line may fill a buffer twice, which stops SCALE-Sim
         flushed = (
             (ifmap, ifmap_flushes(config, layer, folds, ifmap, capacity[0])),
             (filt, filter_flushes(config, layer, folds, filt, capacity[1])),
@@ -171,6 +181,8 @@ def _calc_dram(stream: Stream, flushes: Flushes, sram_words: int, stalls: Stalls
 
 def _prefetch_order(config: Config, layer: TopologyLayer) -> tuple[Words, Words]:
     """Order in which USER mode fetches input and filter."""
+    if layer.k * max(layer.m, layer.n) > MAX_PREFETCH:
+        raise HwsimError(f"layer {layer.name!r}: USER mode holds operands of up to 2^25 words, these are larger")
     ifmap = ifmap_matrix(layer, np.arange(layer.m, dtype=np.int64), kept_window(config, layer))
     filt = filter_matrix(config, layer)
     h, w = config.array_h, config.array_w

@@ -23,6 +23,7 @@ PIECE_WORDS = 1 << 22  # words sorted at once
 SCAN_WORDS = 1 << 14
 MAX_STEPS = 1 << 34  # word visits before a layer is refused
 MAX_ADDRESSES = 1 << 28
+MAX_SHIFTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,6 @@ class Flushes:
 
     reads: int
     last: tuple[int, int] | None = None
-    twice: bool = False
 
 
 def _locate(stream: Stream, position: int) -> tuple[int, int]:
@@ -84,13 +84,17 @@ def repeated_blocks(stream: Stream, repeats: int, capacity: int) -> Flushes:
 
 
 def reuse_distance(layer: TopologyLayer, folds: Folds, words: int) -> int:
-    """A lower bound on the accesses between two uses of an input word in os or ws; 0 when it cannot be bounded.
+    """A lower bound on the accesses between two uses of an input word; 0 when it cannot be bounded.
 
     ``words`` are the accesses of one pass, fewer than M·K where windows leave the input.
 
     Two uses differ by (a, b) output rows and columns and by the matching window shift; their distance is linear in the
     fold and step differences up to the skew (lanes²/2 at either end) and to a last fold with fewer lanes.
     """
+    rows = min(layer.ofmap_h - 1, (layer.filter_h - 1) // layer.stride_h)
+    columns = min(layer.ofmap_w - 1, (layer.filter_w - 1) // layer.stride_w)
+    if rows == 0 and columns == 0:
+        return words  # windows do not overlap: no word is used twice in a pass
     if folds.dataflow == "is":
         return 0
     lanes, steps, extent = folds.h, folds.steps, folds.rows
@@ -99,11 +103,8 @@ def reuse_distance(layer: TopologyLayer, folds: Folds, words: int) -> int:
     if extent % lanes:
         slack += 2 * steps * (lanes - extent % lanes)
     nearest = words
-    # pairs (a, b): the reuse exists only where the window shift is a whole number of strides
-    rows = min(layer.ofmap_h - 1, (layer.filter_h - 1) // layer.stride_h)
-    columns = min(layer.ofmap_w - 1, (layer.filter_w - 1) // layer.stride_w)
-    if rows == 0 and columns == 0:
-        return words
+    if (2 * rows + 1) * (2 * columns + 1) > MAX_SHIFTS:
+        return 0
     shifts = np.arange((2 * rows + 1) * (2 * columns + 1))
     shifts = shifts[shifts != len(shifts) // 2]  # all but (0, 0)
     a, b = shifts // (2 * columns + 1) - rows, shifts % (2 * columns + 1) - columns
@@ -154,17 +155,21 @@ def filter_flushes(config: Config, layer: TopologyLayer, folds: Folds, stream: S
     return all_distinct(stream, folds.rows * (folds.columns if folds.dataflow == "ws" else folds.steps), capacity)
 
 
-def previous_uses(words: Words) -> NDArray[np.int64]:
+def previous_uses(words: Words) -> NDArray[np.int32]:
     """Position of each word's previous use in a stream that repeats ``words``; negative when in the pass before."""
     count = len(words)
     bits = max(1, (count - 1).bit_length())
-    order = np.sort((words << bits) | np.arange(count, dtype=np.int64))
-    address, position = order >> bits, order & ((1 << bits) - 1)
-    before = np.empty(count, dtype=np.int64)
+    order = words << bits
+    order |= np.arange(count, dtype=np.int64)
+    order.sort()
+    position = (order & ((1 << bits) - 1)).astype(np.int32)
+    order >>= bits  # the addresses
+    first = np.flatnonzero(order[1:] != order[:-1]) + 1
+    before = np.empty(count, dtype=np.int32)
     before[1:] = position[:-1]
-    first = np.flatnonzero(np.concatenate(([True], address[1:] != address[:-1])))
-    before[first] = position[np.concatenate((first[1:], [count])) - 1] - count
-    previous = np.empty(count, dtype=np.int64)
+    before[0] = position[(first[0] if len(first) else count) - 1] - count
+    before[first] = position[np.append(first[1:], count) - 1] - count
+    previous = np.empty(count, dtype=np.int32)
     previous[position] = before
     return previous
 
@@ -192,7 +197,7 @@ class _Segment:
         self.reads = 0
         self.last: int | None = None
 
-    def scan(self, previous: NDArray[np.int64], base: int) -> None:
+    def scan(self, previous: NDArray[np.int32] | Words, base: int) -> None:
         """Visit ``previous`` (absolute positions of previous uses minus ``base``), the words from ``base`` on."""
         i, count = 0, len(previous)
         while i < count:
@@ -246,7 +251,7 @@ def _stepped_in_pieces(stream: Stream, capacity: int) -> Flushes:
         words = stream.words(fold % stream.period)
         for start in range(0, len(words), PIECE_WORDS):
             piece = words[start : start + PIECE_WORDS]
-            previous = previous_uses(piece)
+            previous = previous_uses(piece).astype(np.int64)
             earlier = previous < 0
             previous[earlier] = last_use[piece[earlier]] - base
             last_use[piece] = np.arange(base, base + len(piece))  # repeated addresses: the last position stays

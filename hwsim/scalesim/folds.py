@@ -21,7 +21,7 @@ from hwsim.scalesim.config import Config, Dataflow
 from hwsim.scalesim.operands import HOLE, Words, filter_matrix, ifmap_matrix, kept_window, overhangs
 
 MAX_FOLDS = 20_000_000
-MAX_EXTENT = 1 << 27  # words along one operand that may be held at once
+MAX_EXTENT = 1 << 25  # words along one operand that may be held at once
 
 
 def skew_words_before(line: int, lines: int, lanes: int) -> int:
@@ -123,8 +123,10 @@ class Stream:
     key: Callable[[int], int]
     addresses: int
     sizes: Callable[[], Words] | None = None
+    group: int = 1  # words per lane and line
     _counts: Words | None = None
     _lines: dict[int, Words] = field(default_factory=dict)
+    _ends: tuple[int, int] | None = None
 
     def counts(self) -> Words:
         """Words of each fold of one pass."""
@@ -132,11 +134,17 @@ class Stream:
             self._counts = self.sizes() if self.sizes else np.array([self.size(i) for i in range(self.period)])
         return self._counts
 
+    def lanes_asked(self) -> int:
+        """Most words one demand line can ask for."""
+        return self.shape(0)[1] * self.group
+
     def size(self, fold: int) -> int:
         """Words of one fold of a pass."""
         if self.dense:
             lines, lanes, _ = self.shape(fold)
             return lines * lanes
+        if self.sizes or self._counts is not None:
+            return int(self.counts()[fold])
         return int(np.count_nonzero(self.block(fold) != HOLE))
 
     def laid_out(self, fold: int) -> Words:
@@ -160,6 +168,8 @@ class Stream:
         lines, lanes, before = self.shape(fold)
         if self.dense:
             return before + (skew_line(index, lines, lanes) if self.skewed else index // lanes)
+        if index == 0 and self.block(fold)[0, 0, 0] != HOLE:
+            return before
         key = self.key(fold)
         if key not in self._lines:
             slots = self.laid_out(fold)
@@ -173,15 +183,16 @@ class Stream:
 
     def first_and_last_line(self) -> tuple[int, int]:
         """Demand lines of the first and the last word of the whole stream."""
+        if self._ends is not None:
+            return self._ends
         first, last = 0, self.period - 1
         while self.size(first) == 0:
             first += 1
         while (size := self.size(last)) == 0:
             last -= 1
-        return (
-            self.absolute_line(first, 0),
-            self.absolute_line((self.passes - 1) * self.period + last, size - 1),
-        )
+        start, stop = self.absolute_line(first, 0), (self.passes - 1) * self.period + last
+        self._ends = start, self.absolute_line(stop, size - 1)
+        return self._ends
 
 
 def _check_size(layer: TopologyLayer) -> None:
@@ -246,7 +257,9 @@ def ifmap_stream(config: Config, layer: TopologyLayer, folds: Folds) -> Stream:
             block = np.pad(block, ((0, 0), (0, 2 * h - block.shape[1])), constant_values=HOLE)
             return np.repeat(block.reshape(layer.m, -1, group), group // 2, axis=1)
 
-        return streamed(dense=False, shape=lambda i: (folds.steps, 2 * h // group * (group // 2), h), block=groups)
+        return streamed(
+            dense=False, shape=lambda i: (folds.steps, 2 * h // group * (group // 2), h), block=groups, group=group
+        )
     if folds.dataflow == "ws":
         return streamed(
             dense=dense,

@@ -54,9 +54,10 @@ def ifmap_matrix(layer: TopologyLayer, m: Words, k: Words) -> Words:
     row, column, channel = window_offsets(layer, k)
     base = (y * layer.ifmap_w + x) * layer.channels
     address: Words = base[:, None] + ((row * layer.ifmap_w + column) * layer.channels + channel)[None, :]
-    if overhangs(layer):
-        inside = (y[:, None] + row[None, :] < layer.ifmap_h) & (x[:, None] + column[None, :] < layer.ifmap_w)
-        address[~inside] = HOLE
+    edge = np.flatnonzero((y + layer.filter_h > layer.ifmap_h) | (x + layer.filter_w > layer.ifmap_w))
+    if len(edge):  # few pixels: only these can see a window leave the input
+        outside = (y[edge, None] + row >= layer.ifmap_h) | (x[edge, None] + column >= layer.ifmap_w)
+        address[edge] = np.where(outside, HOLE, address[edge])
     return address
 
 

@@ -7,7 +7,6 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.errors import HwsimError
 from hwsim.scalesim.folds import Stream
 from hwsim.scalesim.operands import HOLE, Words
 from hwsim.scalesim.reference import Window
@@ -33,27 +32,39 @@ class MissWindow:
         self.index = 0
         self._contents: OrderedDict[int, Words] = OrderedDict()
         self._cached = 0
-        # latest[a]: last line so far, counted on and on, that brought address a
-        self.latest = np.full(demand.addresses, -1, dtype=np.int64)
-        self._entered = 0
-        self._enter(self.geometry.active)
-        order = np.argsort(self.fetched, kind="stable")
-        self._occurrences = order // self.geometry.line_words
-        self._first = np.searchsorted(self.fetched[order], np.arange(demand.addresses + 1))
+        lines = np.arange(len(self.fetched)) // self.geometry.line_words
+        # held[a]: the only line of address a; if some have several, the last line, counted on and on, that brought it
+        self.held = np.full(demand.addresses, -1, dtype=np.int64)
+        self.held[self.fetched] = lines
+        self.single = int(np.count_nonzero(self.held >= 0)) == len(self.fetched)
+        if not self.single:
+            self.held[:] = -1
+            order = np.argsort(self.fetched, kind="stable")
+            self._occurrences = lines[order]
+            self._first = np.concatenate(([0], np.cumsum(np.bincount(self.fetched, minlength=demand.addresses))))
+            self._entered = 0
+            self._enter(self.geometry.active)
 
     def _enter(self, stop: int) -> None:
-        """Bring in the lines up to ``stop`` (exclusive)."""
+        """Bring in the lines up to ``stop`` (exclusive) that the window then shows."""
         geometry = self.geometry
-        start = max(self._entered, stop - geometry.lines)
+        start = max(self._entered, stop - geometry.active)
         while start < stop:
             turn, line = divmod(start, geometry.lines)
             end = min(geometry.lines, line + stop - start)
-            words = slice(line * geometry.line_words, end * geometry.line_words)
-            arriving = self.fetched[words]
+            arriving = self.fetched[line * geometry.line_words : end * geometry.line_words]
             lines = np.arange(line * geometry.line_words, line * geometry.line_words + len(arriving))
-            self.latest[arriving] = lines // geometry.line_words + turn * geometry.lines
+            self.held[arriving] = lines // geometry.line_words + turn * geometry.lines
             start += end - line
         self._entered = stop
+
+    def _missing(self, words: Words) -> NDArray[np.bool_]:
+        """Which of ``words`` are outside the window."""
+        if not self.single:
+            return self.held[words] < self.start
+        ahead = self.held[words] - self.start % self.geometry.lines
+        ahead[ahead < 0] += self.geometry.lines
+        return ahead >= self.geometry.active
 
     def _words(self, fold: int) -> Words:
         key = self.demand.key(fold % self.demand.period)
@@ -77,7 +88,7 @@ class MissWindow:
         while self.fold < total:
             words = self._words(self.fold)
             while self.index < len(words):
-                missing = self.latest[words[self.index : self.index + look]] < self.start
+                missing = self._missing(words[self.index : self.index + look])
                 hit = int(missing.argmax())
                 if missing[hit]:
                     self.index += hit
@@ -91,10 +102,11 @@ class MissWindow:
     def _steps_to(self, address: int) -> int:
         """Window steps until ``address`` is inside."""
         geometry = self.geometry
-        lines: NDArray[np.int64] = self._occurrences[self._first[address] : self._first[address + 1]]
-        if len(lines) == 0:
-            raise HwsimError(f"address {address} is in no prefetch line: SCALE-Sim would not end")
-        ahead = int(((lines - self.start) % geometry.lines).min())
+        if self.single:
+            ahead = (int(self.held[address]) - self.start) % geometry.lines
+        else:
+            lines: Words = self._occurrences[self._first[address] : self._first[address + 1]]
+            ahead = int(((lines - self.start) % geometry.lines).min())
         return -(-(ahead - geometry.active + 1) // geometry.step)
 
     def serve(self, line: int, cycle: int) -> tuple[int, int | None]:
@@ -110,7 +122,8 @@ class MissWindow:
                 offset += 2 * late if late > 0 else late
             self.reads += steps * geometry.step_rows * self.bandwidth
             self.start += steps * geometry.step
-            self._enter(self.start + geometry.active)
+            if not self.single:
+                self._enter(self.start + geometry.active)
             following = self.next_miss()
         return offset, following
 
