@@ -30,18 +30,16 @@ Constants = Mapping[str, float]
 def lower_plan(plan: Plan, view: SystolicView, constants: Constants) -> Schedule:
     """Return the schedule of all kernels of ``plan``, each cut the way that the estimate finds fastest."""
     builder = ScheduleBuilder()
-    chosen: dict[tuple[object, ...], tuple[int, int]] = {}
-    for index, kernel in enumerate(plan.kernels):
+    seen: dict[tuple[object, ...], int] = {}
+    for kernel in plan.kernels:
         key = _signature(kernel)
-        hit = chosen.get(key)
-        if hit is None:
-            start = builder.rows
+        known = seen.get(key)
+        if known is None:
             _lower(builder, kernel, view, constants)
-            chosen[key] = (start, builder.rows)
         else:
-            builder.repeat(*hit)
-        builder.end_kernel(kernel.name, kernel.producers)
-        del index
+            builder.repeat(known)
+        number = builder.end_kernel(kernel.name, kernel.producers)
+        seen.setdefault(key, number)
     return builder.build()
 
 
@@ -68,7 +66,9 @@ def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constan
         lower_windows(builder, kernel, view, shape, window, costs)
     else:
         ops = lane_ops + (2 * kernel.macs if kernel.products else 0)
-        lower_vector(builder, kernel, view, ops, int(constants["vector_chunk"]), _vector_cores(kernel, ops, view, constants))
+        lower_vector(
+            builder, kernel, view, ops, int(constants["vector_chunk"]), _vector_cores(kernel, ops, view, constants)
+        )
 
 
 def _vector_cores(kernel: Kernel, ops: float, view: SystolicView, constants: Constants) -> int:

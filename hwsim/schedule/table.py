@@ -93,13 +93,14 @@ class Instance:
 class Schedule:
     """The table: columns by name, ``starts[k] : starts[k + 1]`` the rows of kernel ``k``, and who feeds whom.
 
-    ``producers[k]`` are the kernels whose results kernel ``k`` reads.
+    ``patterns[k]`` is the first kernel with the same rows as kernel ``k``. ``producers[k]`` are the kernels whose results kernel ``k`` reads.
     """
 
     columns: Mapping[str, Ints]
     starts: Ints
     producers: tuple[tuple[int, ...], ...] = field(default=())
     names: tuple[str, ...] = field(default=())
+    patterns: tuple[int, ...] = field(default=())
 
     def __getattr__(self, name: str) -> Ints:
         # Only columns: an object being unpickled has none yet, and must not look for them here.
@@ -203,49 +204,62 @@ def _walk(
 
 
 class ScheduleBuilder:
-    """Collects rows and makes the table; every value not given has the column's default."""
+    """Collects rows and makes the table; every value not given has the column's default.
+
+    A kernel equal to an earlier one is added by `repeat`, which costs nothing: only distinct rows are stored.
+    """
 
     def __init__(self) -> None:
-        self._values: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self._rows: list[dict[str, Any]] = []
+        self._order: list[int] = []
         self._starts = [0]
+        self._patterns: list[int] = []
+        self._pattern = -1
         self._producers: list[tuple[int, ...]] = []
         self._names: list[str] = []
 
     def row(self, **values: Any) -> None:
         """Add a row to the current kernel; wide columns take a sequence (shorter ones are padded with the default)."""
-        for name, (width, default) in _COLUMNS.items():
-            value = values.pop(name, default)
-            if width > 1:
-                given = tuple(value) if isinstance(value, tuple | list) else (value,) * width
-                filling = default if isinstance(default, tuple) else (default,) * width
-                value = given + filling[len(given) :]
-            self._values[name].append(value)
-        if values:
-            raise ValueError(f"unknown schedule columns {sorted(values)}")
-        self._values["kernel"][-1] = len(self._starts) - 1
+        if not values.keys() <= _COLUMNS.keys():
+            raise ValueError(f"unknown schedule columns {sorted(values.keys() - _COLUMNS.keys())}")
+        self._order.append(len(self._rows))
+        self._rows.append(values)
 
-    @property
-    def rows(self) -> int:
-        """Rows added so far."""
-        return len(self._values["kernel"])
+    def repeat(self, kernel: int) -> None:
+        """Add the rows of an earlier ``kernel`` to the current one."""
+        self._order += self._order[self._starts[kernel] : self._starts[kernel + 1]]
+        self._pattern = self._patterns[kernel]
 
-    def repeat(self, start: int, stop: int) -> None:
-        """Add copies of rows [start, stop) to the current kernel."""
-        for values in self._values.values():
-            values.extend(values[start:stop])
-        kernel = len(self._starts) - 1
-        self._values["kernel"][-(stop - start) :] = [kernel] * (stop - start)
-
-    def end_kernel(self, name: str = "", producers: Sequence[int] = ()) -> None:
-        """Close the current kernel, which reads the results of ``producers``."""
+    def end_kernel(self, name: str = "", producers: Sequence[int] = ()) -> int:
+        """Close the current kernel, which reads the results of ``producers``; return its number."""
+        number = len(self._names)
+        self._patterns.append(number if self._pattern < 0 else self._pattern)
+        self._pattern = -1
         self._producers.append(tuple(producers))
-        self._starts.append(len(self._values["kernel"]))
+        self._starts.append(len(self._order))
         self._names.append(name)
+        return number
 
     def build(self) -> Schedule:
         """Return the table."""
         columns: dict[str, Ints] = {}
-        for name, (width, _) in _COLUMNS.items():
-            array = np.array(self._values[name], dtype=np.int64)
-            columns[name] = array.reshape(-1, width) if width > 1 else array
-        return Schedule(columns, np.array(self._starts, dtype=np.int64), tuple(self._producers), tuple(self._names))
+        order = np.array(self._order, dtype=np.int64)
+        starts = np.array(self._starts, dtype=np.int64)
+        for name, (width, default) in _COLUMNS.items():
+            if width == 1:
+                columns[name] = np.array([r.get(name, default) for r in self._rows], dtype=np.int64)[order]
+                continue
+            filling = default if isinstance(default, tuple) else (default,) * width
+            flat: list[int] = []
+            for r in self._rows:
+                value = r.get(name)
+                if value is None:
+                    flat += filling
+                elif isinstance(value, tuple | list):
+                    flat += value
+                    flat += filling[len(value) :]
+                else:
+                    flat += (value,) * width
+            columns[name] = np.array(flat, dtype=np.int64).reshape(-1, width)[order]
+        columns["kernel"] = np.repeat(np.arange(len(self._names), dtype=np.int64), np.diff(starts))
+        return Schedule(columns, starts, tuple(self._producers), tuple(self._names), tuple(self._patterns))

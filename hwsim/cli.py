@@ -1,0 +1,223 @@
+"""The command line: parses, calls the API, prints. Errors are one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import hwsim
+from hwsim.errors import HwsimError, near
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors and near matches for wrong choices."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise HwsimError(f"{message} ({self.prog} --help shows how)")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(c) for c in action.choices]
+            raise HwsimError(
+                f"unknown {action.metavar or action.dest} {value!r}: one of {', '.join(known)}{near(str(value), known)}"
+            )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = _Parser(prog="hwsim", description="What will this network cost on that hardware, and why?")
+    parser.add_argument("--version", action="version", version=f"hwsim {hwsim.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command", parser_class=_Parser)
+
+    run = commands.add_parser("run", help="latency, energy and traffic of a network on a machine, with reasons")
+    run.add_argument("network", help="a zoo name, or a .layers.csv, .onnx, .tflite, .pt2 or SCALE-Sim .csv file")
+    run.add_argument("--on", required=True, metavar="TARGET", help="NAME[:MODE][@HOST[/LINK]][*COUNT] or a .toml file")
+    run.add_argument("--batch", type=int, default=1)
+    run.add_argument("--shapes", default="", metavar="S=384,…", help="values of further symbols")
+    run.add_argument("--phase", choices=("prefill", "decode"), help="which phase of a language model")
+    run.add_argument("--context", type=int, help="tokens read (prefill) or kept (decode)")
+    run.add_argument("--precision", help="fp32, bf16, fp16, int8, w8a16 …, or per layer: int8,fc*=bf16")
+    run.add_argument("--sparsity", choices=("dense", "2:4", "2:4!"))
+    run.add_argument("--stack", help="software stack whose fusion is modelled (xla)")
+    run.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
+    run.add_argument("--csv", metavar="FILE", help="write the per-kernel table as CSV (- for standard output)")
+    run.add_argument("--layers", action="store_true", help="print all kernels (default: the 12 most expensive)")
+    run.add_argument("--top", type=int, metavar="N", help="print the N most expensive kernels")
+    run.add_argument(
+        "--detail", action="store_true", help="print time and energy of every kernel by cause and component"
+    )
+
+    lists = commands.add_parser("list", help="networks or accelerators that ship with hwsim")
+    lists.add_argument("what", choices=("networks", "accelerators"))
+    lists.add_argument("--json", action="store_true")
+
+    show = commands.add_parser("show", help="one network layer by layer, or one machine with all sources")
+    show.add_argument("name", help="a network or an accelerator: a name or a file")
+    show.add_argument("--batch", type=int, default=1)
+
+    importer = commands.add_parser("import", help="turn a model file into a layer trace")
+    importer.add_argument("network", help="an .onnx, .tflite, .pt2 or SCALE-Sim file")
+    importer.add_argument("-o", "--output", required=True, metavar="FILE.layers.csv")
+    importer.add_argument("--name", help="the network's name in the trace")
+
+    from hwsim.scalesim import command as scalesim_command
+
+    scalesim = commands.add_parser("scalesim", help="SCALE-Sim's own files in, its own reports out")
+    scalesim_command.add_arguments(scalesim)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code (2 for a wrong input, said in one line)."""
+    try:
+        args = build_parser().parse_args(argv)
+        if args.command is None:
+            build_parser().print_help()
+            return 0
+        return int(_COMMANDS[args.command](args) or 0)
+    except HwsimError as error:
+        print(f"hwsim: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; that is not an error.
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("hwsim: interrupted", file=sys.stderr)
+        return 130
+    except RecursionError:
+        print("hwsim: the input is nested too deeply", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("hwsim: not enough memory for this input", file=sys.stderr)
+        return 2
+
+
+def _shapes(text: str) -> dict[str, int]:
+    out: dict[str, int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        key, eq, value = part.partition("=")
+        if not eq or not value.strip().isdigit():
+            raise HwsimError(f"--shapes {part!r}: write symbols and sizes as S=384,P=0")
+        out[key.strip()] = int(value)
+    return out
+
+
+def _run(args: argparse.Namespace) -> int:
+    from hwsim.report import text
+    from hwsim.result import write_whole
+    from hwsim.simulate import simulate
+
+    if args.top is not None and args.top < 1:
+        raise HwsimError(f"--top must be at least 1, not {args.top}")
+    result = simulate(
+        args.network,
+        args.on,
+        batch=args.batch,
+        shapes=_shapes(args.shapes),
+        phase=args.phase,
+        context=args.context,
+        precision=args.precision,
+        sparsity=args.sparsity,
+        stack=args.stack,
+    )
+    outputs = {args.json: result.to_json, args.csv: result.to_csv}
+    quiet = "-" in outputs
+    for path, render in outputs.items():
+        if path == "-":
+            print(render())
+        elif path is not None:
+            write_whole(path, render() + ("\n" if render == result.to_json else ""))
+    if quiet:
+        return 0
+    print(text.summary(result))
+    print()
+    count = None if args.layers else args.top or 12
+    total = len(result.kernels)
+    if count is not None and count < total:
+        print(f"  The {count} most expensive of {total} kernels (--layers shows all)")
+    print(text.kernel_table(result, count))
+    if args.detail:
+        print()
+        print(text.detail_table(result))
+    print()
+    print(text.notes(result))
+    for path in (args.json, args.csv):
+        if path is not None:
+            print(f"wrote {path}")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from hwsim.report.table import table
+
+    if args.what == "networks":
+        from hwsim.network.load import list_networks as rows_of
+    else:
+        from hwsim.machine import list_accelerators as rows_of  # type: ignore[assignment]
+    rows = list(rows_of())
+    if args.json:
+        import json
+
+        print(json.dumps(rows, indent=1))
+        return 0
+    if not rows:
+        print(f"no {args.what} found")
+        return 0
+    columns = [c for c in rows[0] if c != "source"]
+    cells = [["" if row[c] is None else f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows]
+    left = [i for i, c in enumerate(columns) if not all(isinstance(r[c], int | float | None) for r in rows)]
+    print(table(columns, cells, left=left))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from hwsim.machine import list_accelerators, load_accelerator
+    from hwsim.network.load import load_network, zoo
+    from hwsim.report import text
+
+    name: str = args.name
+    machines = [str(row["accelerator"]) for row in list_accelerators()]
+    is_machine = (
+        name in machines or name.endswith(".toml") or name.split(":")[0].split("*")[0].split("@")[0] in machines
+    )
+    if not is_machine and not Path(name).exists() and name not in zoo():
+        known = [*machines, *zoo()]
+        raise HwsimError(f"no network or accelerator is called {name!r}{near(name, known)}")
+    if is_machine:
+        print(text.accelerator_table(load_accelerator(name)))
+        return 0
+    net = load_network(name)
+    if args.batch != 1:
+        if "N" not in net.symbols:
+            raise HwsimError(f"network {net.name}: its batch is fixed in the file")
+        net = net.bind(N=args.batch)
+    print(text.network_table(net))
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from hwsim.network.load import load_network
+    from hwsim.network.trace import write_trace
+
+    net = load_network(args.network)
+    if args.name:
+        net = net.rename(args.name)
+    write_trace(net, args.output)
+    print(f"wrote {args.output}: {len(net.layers)} layers, {net.macs:,} MACs, {net.params:,} parameters")
+    return 0
+
+
+def _scalesim(args: argparse.Namespace) -> int:
+    from hwsim.scalesim import command
+
+    return command.main(args)
+
+
+_COMMANDS = {"run": _run, "list": _list, "show": _show, "import": _import, "scalesim": _scalesim}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The answer as text: what it costs, against which bound, and why."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from hwsim.report.table import clip, percent, si, significant, size, table
+from hwsim.result import Result
+
+
+def summary(result: Result) -> str:
+    """Return the block of totals: latency and its bound, rate, energy, memory, where the time goes."""
+    r, options = result, result.options
+    precision = (
+        options.precision if isinstance(options.precision, str) else "mixed" if options.precision else "own formats"
+    )
+    energy = {name: float(v.sum()) * r.totals.used for name, v in r.energy.per_kernel.items()}
+    parts = ", ".join(f"{n} {percent(100 * e / r.energy_j)} %" for n, e in _largest(energy, 5))
+    low, high = (x * r.totals.used for x in r.energy.interval_j)
+    tdp = r.accelerator.power.tdp_w
+    each = f"{si(r.energy_j / options.batch, 'J')} each" if options.batch > 1 else "per run"
+    cap = f" of {significant(tdp * max(1, r.accelerator.chips))} W TDP" if tdp else ""
+    bound = r.bound_s
+    lines = [
+        (
+            "Latency",
+            f"{si(r.latency_s, 's')}   bound {si(bound, 's')} ({percent(100 * bound / r.latency_s)} % of speed of light)",
+        ),
+        ("Rate", f"{significant(r.throughput_per_s)} inferences/s   {si(2 * r.macs / r.latency_s, 'op/s')}"),
+        (
+            "Energy",
+            f"{si(r.energy_j, 'J')} ({each}; {si(low, 'J')} to {si(high, 'J')})   average {significant(r.power_w)} W{cap}",
+        ),
+        ("", parts),
+        ("Traffic", f"{size(r.dram_bytes)} to and from memory per run"),
+        ("Memory", _memory(result)),
+        ("Arrays", _arrays(result)),
+        ("Time", ", ".join(f"{n} {percent(100 * s)} %" for n, s in _largest(r.time_shares, 7))),
+        ("Bound by", r.bound_by),
+    ]
+    head = f"{r.network.name} on {r.accelerator.name} ({r.accelerator.target}), batch {options.batch}, {precision}"
+    return "\n".join([head, *(f"  {label:<9}{text}".rstrip() for label, text in lines)])
+
+
+def _largest(values: Mapping[str, float], count: int) -> list[tuple[str, float]]:
+    return [(n, v) for n, v in sorted(values.items(), key=lambda kv: -kv[1])[:count] if v > 0]
+
+
+def _memory(result: Result) -> str:
+    plan = result.plan
+    parts = [f"weights {size(plan.weight_bytes)}", f"peak activations {size(plan.activation_bytes)}"]
+    if plan.cache_bytes:
+        parts.append(f"key/value cache {size(plan.cache_bytes)}")
+    chip = result.accelerator.dram.capacity_bytes
+    return " + ".join(parts) + f" per program, of {size(chip)} per chip"
+
+
+def _arrays(result: Result) -> str:
+    cycles = max(1, sum(row["cycles"] for row in result.kernels))
+    padded = sum(row["utilization_padded_pct"] * row["cycles"] for row in result.kernels) / cycles
+    return f"{percent(100 * result.utilization)} % of peak in useful work, {percent(padded)} % with padding and passes"
+
+
+_COLUMNS = ("#", "kernel", "op", "ms", "share %", "SOL %", "limiter", "useful %", "padded %", "read", "written", "mJ")
+
+
+def kernel_table(result: Result, top: int | None = None) -> str:
+    """Return the per-kernel table, in order, or the ``top`` most expensive ones first."""
+    rows = list(result.kernels)
+    if top is not None:
+        rows = sorted(rows, key=lambda row: -row["latency_s"])[:top]
+    cells = [
+        (
+            str(row["kernel"]),
+            clip(row["name"], 34),
+            row["op"],
+            significant(row["latency_s"] * 1e3),
+            percent(row["share_pct"]),
+            percent(row["sol_pct"]),
+            row["limiter"],
+            percent(row["utilization_useful_pct"]),
+            percent(row["utilization_padded_pct"]),
+            size(row["dram_read_bytes"]),
+            size(row["dram_write_bytes"]),
+            significant(row["energy_j"] * 1e3),
+        )
+        for row in rows
+    ]
+    return table(_COLUMNS, cells, left=(1, 2, 6))
+
+
+def detail_table(result: Result) -> str:
+    """Return, per kernel, microseconds by what it did or waited for, and microjoules by component."""
+    first = result.kernels[0]
+    times = [k for k in first if k.startswith("time_") and any(row[k] for row in result.kernels)]
+    energies = [
+        k for k in first if k.startswith("energy_") and k != "energy_j" and any(row[k] for row in result.kernels)
+    ]
+    header = ["#", "kernel", *(f"{k[5:-2]} us" for k in times), *(f"{k[7:-2]} uJ" for k in energies)]
+    cells = [
+        [str(row["kernel"]), clip(row["name"], 28), *(significant(row[k] * 1e6) for k in (*times, *energies))]
+        for row in result.kernels
+    ]
+    return table([h.replace("_", " ") for h in header], cells, left=(1,))
+
+
+def notes(result: Result) -> str:
+    """Return the notes: choices made, what is not modelled, and the assumed numbers behind the answer."""
+    lines = [_bullet(note) for note in result.notes]
+    assumed = result.assumptions
+    if assumed:
+        lines.append(_bullet(f"{len(assumed)} assumed numbers (hwsim show {result.accelerator.id} lists sources):"))
+        lines += [textwrap.fill(text, 118, initial_indent="      ", subsequent_indent="        ") for text in assumed]
+    lines.append(_bullet(f"plan {result.plan.digest}, machine {result.accelerator.digest}"))
+    return "Notes\n" + "\n".join(lines)
+
+
+def _bullet(text: str) -> str:
+    return textwrap.fill(text, 118, initial_indent="  - ", subsequent_indent="    ")
+
+
+def network_table(net: Any) -> str:
+    """Return a network layer by layer: shapes, kernel, parameters, multiply-accumulates, and totals."""
+    rows = []
+    total = max(1, net.macs)
+    for layer in net.layers:
+        macs = sum(p.macs for p in net.products[layer.id])
+        params = sum(w.elements for w in net.weights[layer.id])
+        kernel = layer.attrs.get("k")
+        rows.append(
+            (
+                layer.id,
+                clip(layer.name, 36),
+                layer.op + (f"+{'+'.join(layer.fused)}" if layer.fused else ""),
+                "x".join(map(str, layer.shape)),
+                "x".join(map(str, kernel)) if isinstance(kernel, tuple) else "",
+                str(params or ""),
+                si(macs, "MAC") if macs else "",
+                percent(100 * macs / total) if macs else "",
+            )
+        )
+    head = ("id", "layer", "operator", "output", "kernel", "parameters", "mult-adds", "%")
+    lines = [
+        f"{net.name}: {len(net.layers)} layers, symbols {dict(net.symbols) or 'none'}",
+        *(f"  {k}: {v}" for k, v in net.meta.items()),
+        table(head, rows, left=(0, 1, 2, 3, 4)),
+        f"  Total parameters {net.params:,}   mult-adds {si(net.macs, 'MAC')}   weights {size(net.weight_bytes)}   "
+        f"activations {size(net.activation_bytes)}   peak {size(net.peak_activation_bytes)}",
+    ]
+    return "\n".join(lines)
+
+
+def accelerator_table(acc: Any) -> str:
+    """Return every number of a machine with its unit and source."""
+    rows = [(v.path, v.text, v.kind, v.source) for v in acc.values.values()]
+    lines = [f"{acc.id}: {acc.name}. {acc.description}".rstrip(), *(f"  note: {n}" for n in acc.notes)]
+    return "\n".join([*lines, table(("number", "value", "kind", "source"), rows, left=(0, 1, 2, 3))])
