@@ -256,7 +256,9 @@ class Result:
                 "shapes": dict(options.shapes),
                 "phase": options.phase,
                 "context": options.context,
-                "precision": options.precision if isinstance(options.precision, str | None) else dict(options.precision),
+                "precision": options.precision
+                if isinstance(options.precision, str | None)
+                else dict(options.precision),
                 "sparsity": options.sparsity,
             },
             "latency_s": self.latency_s,

@@ -58,7 +58,9 @@ def bind_network(net: Network, options: RunOptions, batch: int) -> Network:
         values["N"] = batch
     elif options.batch != 1:
         fixed = f"{net.inputs[0].shape[0]}" if net.inputs and net.inputs[0].shape else "fixed"
-        raise HwsimError(f"network {net.name}: its batch is fixed at {fixed} in the file; export it with a dynamic batch")
+        raise HwsimError(
+            f"network {net.name}: its batch is fixed at {fixed} in the file; export it with a dynamic batch"
+        )
     if options.phase is not None or options.context is not None:
         _lengths(net, options, values)
     return net.bind(**values)
@@ -132,7 +134,9 @@ def _simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan
     )
     if sync_s:
         notes.append(f"{used} programs meet at the end of a run: {sync_s * 1e6:.1f} us over the interconnect")
-    return Result(bound, acc, options, plan, schedule, timing, energy, totals, (*notes, *plan.notes, *acc.notes), constants)
+    return Result(
+        bound, acc, options, plan, schedule, timing, energy, totals, (*notes, *plan.notes, *acc.notes), constants
+    )
 
 
 def _check_capacity(plan: Plan, view: Any, acc: Accelerator, batch: int) -> None:
