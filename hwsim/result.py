@@ -110,7 +110,7 @@ class Result:
 
     @property
     def macs(self) -> int:
-        """Useful multiply-accumulates of one run, all programs."""
+        """Multiply-accumulates of one run as published figures count them (masked scores included), all programs."""
         return self.network.macs * self.totals.used
 
     @property
@@ -121,7 +121,8 @@ class Result:
     @property
     def utilization(self) -> float:
         """Useful multiply-accumulates over what the arrays in use could do in that time at one per cell and clock."""
-        return float(self.network.macs / max(1.0, self.latency_s * self.totals.clock_hz * self.totals.peak_macs))
+        done = sum(row["macs"] for row in self.kernels)
+        return float(done / max(1.0, self.latency_s * self.totals.clock_hz * self.totals.peak_macs))
 
     @property
     def bound_by(self) -> str:
@@ -192,8 +193,10 @@ class Result:
             for code in np.flatnonzero(timing.waits[k]):
                 label = LIMITERS[CAUSES[code]]
                 parts[label] = parts.get(label, 0) + int(timing.waits[k][code])
+            # Causal attention skips what its mask hides, so its work is what the schedule executes.
+            work = int(useful[k]) // max(1, kernel.multiply.passes if kernel.multiply else 1) if useful[k] else kernel.macs
             rate = kernel.multiply.rate / kernel.multiply.passes if kernel.multiply else 1.0
-            compute_s = kernel.macs / (totals.peak_macs * rate * clock)
+            compute_s = work / (totals.peak_macs * rate * clock)
             dram = float(self._dram_read[k] + self._dram_written[k])
             bound_s = max(compute_s, dram / totals.dram_bytes_per_s)
             latency_s = cycles / clock
@@ -207,7 +210,7 @@ class Result:
                     "layers": " ".join(kernel.layers),
                     "format": kernel.multiply.format if kernel.multiply else "",
                     "passes": kernel.multiply.passes if kernel.multiply else 0,
-                    "macs": kernel.macs,
+                    "macs": work,
                     "latency_s": latency_s,
                     "cycles": cycles,
                     "share_pct": 100.0 * latency_s / self.latency_s,

@@ -11,7 +11,6 @@ from hwsim.schedule.folds import Loop, split_classes
 from hwsim.schedule.systolic_view import SystolicView
 from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
 
-CAUSAL_SKIPS = False
 BLOCK = 512  # default query and key block of the library kernel, declared
 
 
@@ -23,6 +22,8 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
     assert kernel.multiply is not None
     qk, pv = kernel.products
     block = min(BLOCK, edge or BLOCK)
+    # Equal blocks, so that a growing key loop ends on the diagonal block of every query block.
+    block = -(-qk.m // -(-qk.m // block)) if qk.causal else block
     rows_q, length, depth_k, depth_v = qk.m, qk.n, qk.k, pv.n
     query, keys = Loop.over("m", rows_q, block), Loop.over("n", length, block)
     nest = [Loop("batch", qk.batch), query, keys]
@@ -32,9 +33,9 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
     fixed = {"m": query.edge, "n": keys.edge}
     full = len(loops)
     outer = len([x for x in names if x != "n"])
-    bend = (-1, -1, -1)
-    if CAUSAL_SKIPS and qk.causal and "m" in names and "n" in names and length == rows_q:
-        bend = (names.index("n"), names.index("m"), 1)
+    bend = (-1, -1, 0, 0)
+    if qk.causal and "m" in names and "n" in names and length == rows_q:
+        bend = (names.index("n"), names.index("m"), 1, 0)
     code = FORMAT[kernel.inputs[0].format]
     element = max(1, kernel.inputs[0].bytes // max(1, kernel.inputs[0].elements))
     beat = max(1, round(64 * kernel.multiply.passes / kernel.multiply.rate))

@@ -54,6 +54,8 @@ class Nest(NamedTuple):
     user: tuple[int, ...]
     cause: tuple[int, ...]
     awaits: tuple[int, ...]
+    heads: tuple[int, ...]
+    mask: tuple[int, ...]
     service: tuple[int, ...]
     spine: int
     slots: tuple[Slots | None, ...]
@@ -92,12 +94,21 @@ class Timing:
 def nests(schedule: Schedule, service: Sequence[int]) -> list[Nest]:
     """Return the engine's form of every kernel; ``service`` is the cycles one issue of each row takes.
 
-    Raises HwsimError when the rows of a stage do not tile its iteration space, differ by more than the last iteration
-    of a loop, or ask for more than the engine has (loops, stages, buffers, lags, issues that differ in size).
+    Raises HwsimError when the rows of a stage do not tile its iteration space, differ elsewhere than in the first and
+    last iterations of a loop, or ask for more than the engine has (loops, stages, buffers, lags, affine loops).
     """
     column = {name: schedule.columns[name].tolist() for name in _READ}
     starts = schedule.starts.tolist()
-    return [_nest(k, range(starts[k], starts[k + 1]), column, service) for k in range(schedule.kernels)]
+    # A kernel that repeats another's rows has the same service times unless the caller gave it its own.
+    found: dict[tuple[int, tuple[int, ...]], Nest] = {}
+    out = []
+    for k in range(schedule.kernels):
+        rows = range(starts[k], starts[k + 1])
+        key = (schedule.patterns[k] if schedule.patterns else k, tuple(service[rows.start : rows.stop]))
+        if key not in found:
+            found[key] = _nest(k, rows, column, service)
+        out.append(found[key])
+    return out
 
 
 def _nest(kernel: int, rows: range, column: dict[str, list[Any]], service: Sequence[int]) -> Nest:
@@ -114,7 +125,7 @@ def _nest(kernel: int, rows: range, column: dict[str, list[Any]], service: Seque
             head[stage[r]] = r
     if -1 in head:
         raise HwsimError(f"kernel {kernel}: stage {head.index(-1)} has no rows")
-    trips, bend, table = _classes(kernel, rows, loops, stages, column, service)
+    trips, bend, heads, table = _classes(kernel, rows, loops, stages, column, service)
     dep = [-1] * (stages * DEPS)
     lag = [0] * (stages * DEPS)
     reach = [1] * stages
@@ -136,6 +147,7 @@ def _nest(kernel: int, rows: range, column: dict[str, list[Any]], service: Seque
     )
     if max(buffers) > BUFFERS:
         raise HwsimError(f"kernel {kernel}: a stage with {max(buffers)} buffers; the engine takes {BUFFERS}")
+    mask = tuple(sum(heads[:d]) | (1 << d) - 1 for d in depth)
     slots: list[Slots | None] = []
     for s in range(stages):
         same = sum(1 for other in slots if other is not None and other[:2] == (unit[s], cause[s]))
@@ -143,21 +155,29 @@ def _nest(kernel: int, rows: range, column: dict[str, list[Any]], service: Seque
     spine = next((s for code in (UNIT["matrix"], UNIT["vector"]) for s in range(stages) if unit[s] == code), stages - 1)
     return Nest(
         trips, bend, stages, unit, depth, at_end, buffers, tuple(dep), tuple(lag), tuple(reach), tuple(user), cause,
-        awaits, table, spine, tuple(slots),
+        awaits, heads, mask, table, spine, tuple(slots),
     )  # fmt: skip
 
 
 def _classes(
     kernel: int, rows: range, loops: int, stages: int, column: dict[str, list[Any]], service: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, int, int], tuple[int, ...]]:
-    """Trips of the nest's loops, its affine loop, and every stage's service by which loops are in their last iteration.
+) -> tuple[tuple[int, ...], tuple[int, int, int], tuple[int, ...], tuple[int, ...]]:
+    """Trips of the nest's loops, its affine loop, class bits of first iterations, and every stage's service by class.
 
-    Rows of a stage that begin at different indices of the loops inside an issue are parts of one issue: they add up.
+    A class says which loops are in their first or last iteration. Rows of a stage that begin at different indices of
+    the loops inside an issue are parts of one issue: they add up.
     """
     stage, depths, first, trips, bend = (column[name] for name in ("stage", "depth", "first", "trips", "bend"))
     extent = [max(first[r][v] + trips[r][v] for r in rows if depths[r] > v) for v in range(loops)]
     bent = _bend(kernel, rows, extent, column)
+    heads = [0] * loops
     classes = 1 << loops
+    for level in range(loops):
+        # Of two iterations, the first is the one that is not the last.
+        many = extent[level] > 2 or level == bent[0]
+        if many and any(trips[r][level] == 1 and not first[r][level] and depths[r] > level for r in rows):
+            heads[level] = classes
+            classes <<= 1
     parts: dict[tuple[int, ...], list[int]] = {}  # by stage and inner indices: service by class, -1 where there is none
     missing = [-1] * stages  # iterations of the stage that no first part has covered yet
     for r in rows:
@@ -172,19 +192,20 @@ def _classes(
             missing[s] -= _iterations(first[r][:depth], trips[r][:depth], (loop, outer, more))
         patterns = [0]
         for level in range(depth):
-            hi = first[r][level] + trips[r][level]
-            bit = 1 << level
-            ends = (more + later if level == loop else 0) == (bent[2] if level == bent[0] else 0)
-            if hi == extent[level] and ends:
-                if trips[r][level] > 1 or (level == loop and more):
-                    patterns = [q for p in patterns for q in (p, p | bit)]
-                else:
-                    patterns = [p | bit for p in patterns]
+            lo, n = first[r][level], trips[r][level]
+            grows, moves = (more, later) if level == loop else (0, 0)
+            single = n == 1 and not grows
+            ends = lo + n == extent[level] and grows + moves == (bent[2] if level == bent[0] else 0)
+            marks = ([] if ends and single else [0]) + ([1 << level] if ends else [])
+            if heads[level] and not lo:
+                head = heads[level]
+                marks = [m | head for m in marks] + ([] if single and not moves else marks)
+            patterns = [p | m for p in patterns for m in marks]
         table = parts.setdefault((s, *inner), [-1] * classes)
         for p in patterns:
             if table[p] not in (-1, service[r]):
                 raise HwsimError(
-                    f"kernel {kernel}, stage {s}: only the last iteration of a loop may take a time of its own"
+                    f"kernel {kernel}, stage {s}: only the first and last iteration of a loop may take their own time"
                 )
             table[p] = service[r]
     for s in range(stages):
@@ -194,7 +215,7 @@ def _classes(
     for key, table in parts.items():
         for p in range(classes):
             total[key[0] * classes + p] += max(0, table[p])
-    return tuple(extent), bent, tuple(total)
+    return tuple(extent), bent, tuple(heads), tuple(total)
 
 
 def _bend(kernel: int, rows: range, extent: list[int], column: dict[str, list[Any]]) -> tuple[int, int, int]:
@@ -326,8 +347,8 @@ def _run_one(nest: Nest, entry: _Entry, engine: Callable[..., int]) -> _Ran:
     busy = [0] * (stages + 1)
     finish = engine(
         nest.trips, len(nest.trips), nest.bend, stages, nest.unit, nest.depth, nest.at_end, nest.buffers, nest.dep,
-        nest.lag, nest.reach, nest.user, nest.cause, entry.floor, nest.service, nest.spine, entry.begin, state, waits,
-        busy, [0] * work_size(stages),
+        nest.lag, nest.reach, nest.user, nest.cause, entry.floor, nest.heads, nest.mask,
+        len(nest.service) // stages, nest.service, nest.spine, entry.begin, state, waits, busy, [0] * work_size(stages),
     )  # fmt: skip
     unit_busy = [0] * UNITS
     for s in range(stages):
