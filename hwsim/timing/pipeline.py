@@ -56,7 +56,10 @@ def run_nest(
     user: Vector,  # [stages x stages] 1 where column stage uses the row stage's buffers
     cause: Vector,  # what a wait for the stage is called
     floor: Vector,  # earliest start of the stage (inputs ready, kernel may begin)
-    service: Vector,  # [stages x 2**loops] cycles per issue; bit l set: last iteration of loop l
+    heads: Vector,  # [loops] class bit set in the first iteration of the loop, 0 if that is like the others
+    mask: Vector,  # [stages] class bits of the loops outside its issues
+    classes: int,
+    service: Vector,  # [stages x classes] cycles per issue; class bit 2**l set: last iteration of loop l
     spine: int,  # the stage whose timeline is explained
     begin: int,  # when the kernel's share of the timeline begins (stages that await nothing may start before)
     state: Vector,  # in and out: unit free times, then per stage the ring, releases, start, blame, count; none negative
@@ -68,7 +71,6 @@ def run_nest(
 
     The spine's timeline from ``begin`` to that end is split exactly: ``busy[stages]`` + sum(``waits``) = end - begin.
     """
-    classes = 1 << loops
     size = UNITS + stages * STAGE_STATE
     whole = size + CAUSES + stages + 1
     index = [0] * MAX_LOOPS
@@ -85,6 +87,8 @@ def run_nest(
         for level in range(loops):
             if index[level] == count[level] - 1:
                 bits |= 1 << level
+            if index[level] == 0:
+                bits |= heads[level]
         for s in range(stages):
             # Issue only where the loops inside an issue stand at their beginning (or end).
             fires = True
@@ -123,8 +127,7 @@ def run_nest(
                         if user[s * stages + q] and q > s:
                             blame = q
                             break
-            mask = (1 << depth[s]) - 1
-            cycles = service[s * classes + (bits & mask)]
+            cycles = service[s * classes + (bits & mask[s])]
             end = start + cycles
             state[unit[s]] = end
             for r in range(RING - 1, 0, -1):

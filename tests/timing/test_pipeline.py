@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pipeline_strategies import random_schedule, schedules, seeded
 
 import hwsim.timing.run as run_module
 from hwsim.errors import HwsimError
@@ -18,7 +19,6 @@ from hwsim.timing import pipeline
 from hwsim.timing.compiled import compiled_engine
 from hwsim.timing.reference.pipeline_simpy import program, simulate
 from hwsim.timing.run import Timing, run
-from tests.timing.strategies import random_schedule, schedules, seeded
 
 QUICK = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 FIGURES = ("begin", "end", "busy", "waits", "unit_busy")
@@ -227,7 +227,7 @@ BASE: dict[str, Any] = {"unit": UNIT["matrix"], "depth": 1, "trips": [8], "buffe
     [
         ([{**BASE, "stage": 0, "first": [1]}], "do not tile"),
         ([{**BASE, "stage": 0}, {**BASE, "stage": 0, "first": [7], "trips": [1]}], "do not tile"),
-        ([{**BASE, "stage": 0, "trips": [1]}, {**BASE, "stage": 0, "first": [1], "trips": [7]}], "only the last"),
+        ([{**BASE, "stage": 0, "trips": [2]}, {**BASE, "stage": 0, "first": [2], "trips": [6]}], "only the first"),
         ([{**BASE, "stage": 1}], "stage 0 has no rows"),
         ([{**BASE, "stage": 0, "dep": [0], "lag": [4]}], "4 issues back"),
         ([{**BASE, "stage": 0, "dep": [3]}], "stage 3"),
@@ -243,5 +243,5 @@ def test_what_the_engine_cannot_take_is_one_line(rows: list[dict[str, Any]], com
         table.row(**row)
     table.end_kernel()
     with pytest.raises(HwsimError, match=complaint) as error:
-        run(table.build(), [row.get("trips", [1])[0] if complaint == "only the last" else 1 for row in rows])
+        run(table.build(), [row.get("trips", [1])[0] if complaint == "only the first" else 1 for row in rows])
     assert "\n" not in str(error.value)

@@ -70,23 +70,16 @@ def _kernel(pick: Pick, max_trips: int, max_loops: int, max_stages: int, issues:
             if n > 2 and not pick(0, 2):
                 cuts = sorted({*cuts, 1})
             pieces = list(itertools.pairwise(cuts))
-            alone = len(pieces) > 1 and pieces[-1] == (n - 1, n)  # the last iteration is a row of its own
-            segments.append([(*p, alone and p == pieces[-1], step if p[1] == n else 0) for p in pieces])
-            if step and alone:
-                lo, hi, *_ = segments[-1][-2]
-                segments[-1][-2] = (lo, hi, False, step)
-        classes: dict[tuple[bool, ...], int] = {}
+            end = len(pieces) - 1
+            moving = end if end and pieces[end] == (n - 1, n) else end + 1  # the last iteration is a row of its own
+            segments.append([(*p, step * (i == moving - 1), step * (i == moving)) for i, p in enumerate(pieces)])
         parts = [(0, 3), (3, 4)] if depth < 4 and not pick(0, 3) else [(0, 1)]
         for box in itertools.product(*segments):
-            # First iterations may be rows of their own, but take the same time as the others.
-            kind = tuple(only_last for _, _, only_last, _ in box)
-            cycles = classes.setdefault(kind, pick(0, longest))
-            grows = next(((more, only_last) for _, _, only_last, more in box if more), None)
+            cycles = pick(0, longest)
+            bends = [(*bend[:2], *piece[2:]) for piece in box if any(piece[2:])]
             for part in parts:  # of one issue, along a loop inside it
                 first, count = zip(*((lo, hi - lo) for lo, hi, *_ in (*box, part)), strict=True)
-                row = {**shared, "first": first, "trips": count}
-                if grows:
-                    row["bend"] = (*bend[:2], 0, grows[0]) if grows[1] else (*bend[:2], grows[0], 0)
+                row = {**shared, "first": first, "trips": count, "bend": bends[0] if bends else (-1,)}
                 rows.append((row, cycles + part[0]))
     return rows
 
