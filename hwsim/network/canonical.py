@@ -105,7 +105,8 @@ class Rewriter:
 
 def canonicalise(emit: Emitter, outputs: list[Value]) -> None:
     """Apply every rule to the drafts of ``emit`` in place; ``outputs`` are rewired with them."""
-    from hwsim.network.patterns import PATTERNS, attention
+    from hwsim.network.attention_pattern import attention
+    from hwsim.network.patterns import PATTERNS
     from hwsim.network.quantised import collapse
 
     graph = Rewriter(emit, outputs)

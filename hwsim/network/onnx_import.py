@@ -32,7 +32,7 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 # Element-wise functions too rare to model: the host computes them, the shape is the operand's.
 SAME_SHAPE = frozenset(
     {
-        "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan", "Det", "Shrink", "Hardmax", "CumProd",
+        "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan", "Shrink", "Hardmax", "CumProd",
         "Bernoulli", "ReverseSequence", "RandomNormalLike", "RandomUniformLike",
     }
 )  # fmt: skip
@@ -162,6 +162,9 @@ def _node(g: OnnxGraph) -> None:
         _unknown(g)
     else:
         handler(g)
+    for i, name in enumerate(node.outputs):
+        if g.wants(i) and name not in g.values:
+            raise g.fail(f"its output {i} ({name[:80]!r}) is not supported")
 
 
 def _store_folded(g: OnnxGraph, operands: list[Value | None], folded: Sequence[object]) -> None:
@@ -171,8 +174,9 @@ def _store_folded(g: OnnxGraph, operands: list[Value | None], folded: Sequence[o
     for i, data in enumerate(folded):
         array = np.asarray(data)
         dtype = _DTYPES.get(array.dtype.str[1:], "fp32")
-        learned = any(v.learned for v in given) and array.size > 1
-        g.store(i, Value(array.shape, dtype, None, array, learned, all(v.fixed for v in given)))
+        fixed = all(v.fixed for v in given)
+        learned = fixed and array.size > 1 and any(v.learned for v in given)
+        g.store(i, Value(array.shape, dtype, None, array, learned, fixed))
 
 
 _DTYPES = {"f4": "fp32", "f8": "fp64", "f2": "fp16", "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8",

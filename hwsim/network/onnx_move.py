@@ -28,6 +28,7 @@ def stored_constant(g: OnnxGraph) -> None:
     value = attrs.get("value")
     if isinstance(value, Stored):
         made = constant(value, g.node.outputs[0] if g.node.outputs else "")
+        made.learned = False
         g.store(0, made)
         return
     for key, kind, dtype in (("value_int", "i8", "int64"), ("value_ints", "i8", "int64"), ("value_float", "f4", "fp32"),
@@ -107,6 +108,8 @@ def flatten(g: OnnxGraph) -> None:
 def squeeze(g: OnnxGraph) -> None:
     """Squeeze: drop dimensions of extent 1."""
     x, axes = g.x(0), g.ints(1, "axes")
+    if axes is None and g.has(1):
+        raise g.fail("its axes must be stored integers")
     drop = {g.axis(a, len(x.shape)) for a in axes} if axes else {i for i, d in enumerate(x.shape) if d == 1}
     if any(x.shape[i] != 1 for i in drop):
         raise g.fail(f"cannot squeeze axes {sorted(drop)} of {list(x.shape)}: extent is not 1")
@@ -176,6 +179,8 @@ def split(g: OnnxGraph) -> None:
     x = g.x(0)
     axis = g.axis(g.attr_int("axis", 0), len(x.shape))
     sizes, count = g.ints(1, "split"), len(g.node.outputs)
+    if sizes is None and g.has(1):
+        raise g.fail("its part sizes must be stored integers")
     if sizes is None:
         each = -(-x.shape[axis] // max(1, count))
         sizes = [each] * (count - 1) + [x.shape[axis] - each * (count - 1)]
@@ -324,6 +329,11 @@ def resize(g: OnnxGraph) -> None:
         values, axes = g.data_dependent(), list(range(len(x.shape)))
     if len(values) != len(axes):
         raise g.fail(f"{len(values)} sizes for {len(axes)} dimensions")
+    policy = g.attr_str("keep_aspect_ratio_policy", "stretch")
+    if sizes and policy in ("not_larger", "not_smaller"):
+        ratios = [v / x.shape[g.axis(a, len(out))] for a, v in zip(axes, values, strict=True)]
+        ratio = min(ratios) if policy == "not_larger" else max(ratios)
+        values = [math.floor(ratio * x.shape[g.axis(a, len(out))] + 0.5) for a in axes]
     for axis, value in zip(axes, values, strict=True):
         out[g.axis(axis, len(out))] = int(value)
     g.layer("resize", x, out=out, mode=MODES.get(g.attr_str("mode", "nearest"), "nearest"))

@@ -152,14 +152,19 @@ def batch_norm(g: OnnxGraph) -> None:
 
 def instance_norm(g: OnnxGraph) -> None:
     """InstanceNormalization."""
-    g.layer("instance_norm", g.x(0), weights_of=_own(g.x(1)), width=g.x(1).elements)
+    scale = g.x(1)  # ones when an exporter builds another norm out of this one: no parameters
+    width = scale.elements if scale.learned or not scale.is_const else None
+    g.layer("instance_norm", g.x(0), weights_of=_own(scale) if width else "", width=width)
 
 
 def layer_norm(g: OnnxGraph) -> None:
     """LayerNormalization over the dimensions from ``axis`` on."""
     x, scale = g.x(0), g.x(1)
-    g.axis(g.attr_int("axis", -1), len(x.shape))
-    g.layer("layer_norm", x, weights_of=_own(scale), width=scale.elements, vectors=2 if g.has(2) else 1)
+    axis = g.axis(g.attr_int("axis", -1), len(x.shape))
+    made = g.layer("layer_norm", x, weights_of=_own(scale), width=scale.elements, vectors=2 if g.has(2) else 1)
+    for i in (1, 2):
+        if g.wants(i):  # mean and inverse deviation
+            g.store(i, g.emit.select(made, i, (*x.shape[:axis], *(1,) * (len(x.shape) - axis)), "fp32"))
 
 
 def rms_norm(g: OnnxGraph) -> None:

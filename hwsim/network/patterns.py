@@ -1,4 +1,4 @@
-"""Operators that exporters write in pieces, put together again: SiLU, GELU, hard-swish, norms, attention."""
+"""Operators that exporters write in pieces, put together again: SiLU, GELU, hard-swish, norms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from hwsim.network.canonical import Rewriter
-from hwsim.network.importing import Draft, join_quant
+from hwsim.network.importing import Draft
 
 SQRT_HALF = math.sqrt(0.5)
 
@@ -21,7 +21,7 @@ def _near(a: float | None, b: float) -> bool:
     return a is not None and abs(a - b) <= 1e-3 * abs(b)
 
 
-def _pair(draft: Draft) -> tuple[Draft | str, Draft | str] | None:
+def scalar_pair(draft: Draft) -> tuple[Draft | str, Draft | str] | None:
     return (draft.src[0], draft.src[1]) if len(draft.src) == 2 and "const" not in draft.attrs else None
 
 
@@ -34,7 +34,7 @@ def _become(graph: Rewriter, draft: Draft, op: str, source: Draft | str) -> None
 def gated(graph: Rewriter) -> None:
     """x * sigmoid(x) and its relatives: silu, hswish, quick_gelu, mish."""
     for draft in graph.drafts:
-        pair = _pair(draft)
+        pair = scalar_pair(draft)
         if draft.op != "mul" or pair is None or draft.qparams:
             continue
         for gate, x in (pair, pair[::-1]):
@@ -67,7 +67,7 @@ def hard_swish(graph: Rewriter) -> None:
             continue
         sixth = _near(_value(draft), 1 / 6) if draft.op == "mul" else _near(_value(draft), 6)
         inner = graph.reads(draft, 0)
-        pair = _pair(inner) if sixth and inner is not None and inner.op == "mul" else None
+        pair = scalar_pair(inner) if sixth and inner is not None and inner.op == "mul" else None
         if pair is None or inner is None or graph.only_user(inner) is not draft:
             continue
         for gate, x in (pair, pair[::-1]):
@@ -137,7 +137,7 @@ def _tanh_root(graph: Rewriter, draft: Draft) -> Draft | str | None:
     if scaled is None or scaled.op != "mul" or not _near(_value(scaled), math.sqrt(2 / math.pi)):
         return None
     total = graph.reads(scaled, 0)
-    pair = _pair(total) if total is not None and total.op == "add" else None
+    pair = scalar_pair(total) if total is not None and total.op == "add" else None
     for x, cube in (pair, pair[::-1]) if pair else ():
         if isinstance(cube, Draft) and cube.op == "mul" and _near(_value(cube), 0.044715):
             power = graph.reads(cube, 0)
@@ -200,100 +200,53 @@ def _centred(graph: Rewriter, centred: Draft | str) -> tuple[Draft | str, str]:
     return centred, "rms_norm"
 
 
-def attention(graph: Rewriter) -> None:
-    """softmax(q k^T + mask) v, with scalings of the scores, of q or of k."""
+def nan_guards(graph: Rewriter) -> None:
+    """where(is_nan(x), constant, x): a guard for fully masked rows, which no kernel runs on its own."""
     for draft in graph.drafts:
-        if draft.op != "softmax" or draft.attrs or draft.qparams or draft.fused:
+        test = graph.reads(draft, 0)
+        if draft.op != "where" or len(draft.src) != 2 or test is None or test.op != "is_nan":
             continue
-        last = graph.only_user(draft)
-        if last is None or last.op != "matmul" or last.src[0] is not draft or last.qparams or last.attrs.get("bt"):
+        if graph.only_user(test) is draft and test.src[0] is draft.src[1]:
+            graph.redirect(draft, draft.src[1])
+
+
+def group_norms(graph: Rewriter) -> None:
+    """Group-norm written as reshape, instance-norm without parameters, reshape, and a learned scale and shift."""
+    for draft in graph.drafts:
+        before, after = graph.reads(draft, 0), graph.only_user(draft)
+        if draft.op != "instance_norm" or draft.attrs or before is None or before.op != "reshape":
             continue
-        mask, scores = _scores(graph, draft)
-        if scores is None or scores.op != "matmul" or len(scores.shape) < 3:
+        if after is None or after.op != "reshape" or len(draft.shape) != 3:
             continue
-        q, v, found = _unscaled(graph, scores.src[0]), last.src[1], _keys(graph, scores)
-        if found is None:
+        root = before.src[0]
+        if source_shape(graph, root) != after.shape or len(after.shape) < 3:
             continue
-        k, perm = found
-        shape = _shape(graph, k)
-        shape = (*shape[:-2], shape[-1], shape[-2]) if perm is not None else shape
-        if not _fits(graph, q, shape, v, last):
-            continue
-        if perm is not None and isinstance(k, Draft):
-            if perm == tuple(range(len(perm))):
-                k = k.src[0]
-            else:  # its only reader is the product that goes
-                k.shape, k.attrs = shape, {**k.attrs, "perm": perm}
-        last.op, last.attrs = "attention", {}
-        last.qparams = join_quant(scores.qparams, last.qparams)
-        graph.set_sources(last, (q, k, v, *mask))
+        width = after.shape[1]
+        scale = graph.only_user(after)
+        shift = graph.only_user(scale) if scale is not None and _per_channel(scale, "mul", width) else None
+        end = shift if shift is not None and _per_channel(shift, "add", width) else after
+        owner = [scale.weights_of, shift.weights_of] if scale is not None and shift is end and shift is not None else []
+        end.op, end.attrs = "group_norm", {"groups": draft.shape[1]}
+        if owner:
+            end.attrs = {"width": width, **end.attrs}
+        end.weights_of = " ".join(owner) if all(owner) else ""
+        graph.set_sources(end, (root,))
 
 
-def _scores(graph: Rewriter, softmax: Draft) -> tuple[list[Draft | str], Draft | None]:
-    """The mask and the product behind a softmax, scalar factors skipped."""
-    mask: list[Draft | str] = []
-    at = graph.reads(softmax, 0)
-    while at is not None and at.op != "matmul":
-        if graph.only_user(at) is None or at.fused:
-            return mask, None
-        if at.op in ("mul", "div") and "const" not in at.attrs and len(at.src) == 1:
-            at = graph.reads(at, 0)
-        elif at.op == "add" and not mask:
-            pair = _pair(at)
-            if pair is None:
-                at = graph.reads(at, 0)
-                continue
-            product = next((s for s in pair if isinstance(s, Draft) and s.op in ("matmul", "mul", "div")), None)
-            if product is None or product.shape != softmax.shape:
-                return mask, None
-            mask = [pair[1] if pair[0] is product else pair[0]]
-            at = product
-        else:
-            return mask, None
-    return mask, at if at is None or graph.only_user(at) is not None else None
-
-
-def _unscaled(graph: Rewriter, source: Draft | str) -> Draft | str:
-    """``source`` before a multiplication by a scalar."""
-    while (
-        isinstance(source, Draft)
-        and source.op in ("mul", "div")
-        and len(source.src) == 1
-        and "const" not in source.attrs
-    ):
-        if graph.only_user(source) is None:
-            break
-        source = source.src[0]
-    return source
-
-
-def _keys(graph: Rewriter, scores: Draft) -> tuple[Draft | str, tuple[int, ...] | None] | None:
-    """What gives the keys, and the permutation that makes them (..., length, depth); None without a transpose."""
-    source = _unscaled(graph, scores.src[1])
-    if scores.attrs.get("bt"):
-        return source, None
-    if not isinstance(source, Draft) or source.op != "transpose" or graph.only_user(source) is None:
-        return None
-    perm = source.attrs.get("perm")
-    if not isinstance(perm, tuple) or len(perm) < 3:
-        return None
-    return source, (*perm[:-2], perm[-1], perm[-2])
-
-
-def _fits(graph: Rewriter, q: Draft | str, k: tuple[int, ...], v: Draft | str, last: Draft) -> bool:
-    from hwsim.errors import HwsimError
-    from hwsim.network.ops import OPS
-
-    try:
-        return OPS["attention"].infer([_shape(graph, q), k, _shape(graph, v)], {}, None) == last.shape
-    except (HwsimError, IndexError, ZeroDivisionError):
+def _per_channel(draft: Draft, op: str, width: int) -> bool:
+    const = draft.attrs.get("const")
+    learned = draft.op == op and isinstance(const, tuple) and bool(draft.attrs.get("learned"))
+    if not learned or not isinstance(const, tuple):
         return False
+    aligned = (1,) * (len(draft.shape) - len(const)) + const
+    return aligned[1] == width and math.prod(const) == width
 
 
-def _shape(graph: Rewriter, source: Draft | str) -> tuple[int, ...]:
+def source_shape(graph: Rewriter, source: Draft | str) -> tuple[int, ...]:
+    """Shape of a draft or network input."""
     if isinstance(source, Draft):
         return source.shape
     return tuple(int(d) for d in graph.emit.inputs[source].shape)
 
 
-PATTERNS: list[Callable[[Rewriter], None]] = [gated, hard_swish, gelu, norms]
+PATTERNS: list[Callable[[Rewriter], None]] = [gated, hard_swish, gelu, norms, group_norms, nan_guards]
