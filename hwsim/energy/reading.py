@@ -18,15 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.energy.actions import Span, load_actions
-from hwsim.energy.levels import (
-    DEFAULT_NODE_NM,
-    Store,
-    level_map,
-    link_kind,
-    matrix_unit,
-    memory_store,
-    stationary_operand,
-)
+from hwsim.energy.cells import ADDERS, adder_of, cell_format, float_lanes, hop_bits, multiplier_j, native_formats
+from hwsim.energy.levels import DEFAULT_NODE_NM, NOTHING, Store, level_map, link_kind, matrix_unit, memory_store
 from hwsim.energy.static import StaticPower, static_power
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS
@@ -36,12 +29,6 @@ from hwsim.schedule.table import AXIS, LEVEL, LEVELS, LOOPS, OPERANDS, OPERATION
 Floats = npt.NDArray[np.float64]
 
 _FORMATS = tuple(FORMATS)
-# Formats the table has no multiplier for, and whose multiplier does the same work.
-_LIKE = {
-    "e3m2": "e5m2", "e2m3": "e4m3", "ue8m0": "e5m2", "ue4m3": "e4m3", "int64": "int32", "int2": "int4", "bool": "int4",
-    "uint64": "int32", "uint32": "int32", "uint16": "int16", "uint8": "int8", "uint4": "int4", "uint2": "int4",
-}  # fmt: skip
-_ADDERS = ("int32", "fp16", "fp32", "fp64")
 _LANE_BITS = 32
 
 
@@ -136,8 +123,7 @@ class _Profile:
     components: tuple[str, ...]
     stores: tuple[Store, ...]
     store_of: npt.NDArray[np.int64]  # [level, operand] to store
-    component_of: npt.NDArray[np.int64]  # store to component
-    read_j: Floats  # [store, 3], J per byte
+    read_j: Floats  # [store, component, 3], J per byte
     write_j: Floats
     multiply_j: Floats  # [format, 3]
     add_j: Floats  # [adder, 3]
@@ -150,7 +136,7 @@ class _Profile:
     lane_register_j: Floats
     ops_ratio: Floats  # [operation], lane operations at least
     interconnect_j: Floats  # J per byte
-    notes: tuple[str, ...]
+    notes: tuple[tuple[str, str], ...]  # (component, what is assumed of it)
 
 
 def read_energy(
@@ -180,32 +166,32 @@ def read_energy(
     local = bool((schedule.source == LEVEL["local"]).any() or (schedule.target == LEVEL["local"]).any())
     profile = _profile(acc, local)
     static = static_power(acc, cores)
-    count, names = schedule.kernels, profile.components
-    joules = np.zeros((count, len(names), 3))
+    names = profile.components
     activity = _Activity(schedule)
     read, written = activity.traffic(profile)
-    for store, component in enumerate(profile.component_of.tolist()):
-        if component >= 0:
-            joules[:, component] += read[:, store, None] * profile.read_j[store]
-            joules[:, component] += written[:, store, None] * profile.write_j[store]
+    joules = np.einsum("ks,scx->kcx", read, profile.read_j) + np.einsum("ks,scx->kcx", written, profile.write_j)
     at = {name: i for i, name in enumerate(names)}
     useful, issued, hops = activity.macs(profile)
-    joules[:, at["matrix"]] = useful[0]
-    joules[:, at["padding"]] = (issued[0] - useful[0]) * profile.padding
+    joules[:, at["matrix"]] += useful[0]
+    joules[:, at["padding"]] += (issued[0] - useful[0]) * profile.padding
     joules[:, at["array"]] += hops[:, None] * profile.hop_j
     lane_ops = activity.lane_ops(profile)
-    joules[:, at["vector"]] = lane_ops[:, None] * profile.alu_j
+    joules[:, at["vector"]] += lane_ops[:, None] * profile.alu_j
     joules[:, at["registers"]] += lane_ops[:, None] * profile.lane_register_j
-    joules[:, at["interconnect"]] = activity.interconnect_bytes()[:, None] * profile.interconnect_j
+    joules[:, at["interconnect"]] += activity.interconnect_bytes()[:, None] * profile.interconnect_j
     joules *= dynamic_scale * chips
-    joules[:, at["static"]] = time_s[:, None] * np.array(static.power_w) * static_scale * chips
+    joules[:, at["static"]] += time_s[:, None] * np.array(static.power_w) * static_scale * chips
     joules = _quantised(joules)
+    notes = [static.note] if static.note else []
+    if acc.power.node_nm is None:
+        notes.append(f"process node of {acc.id} is unknown: energy per action as at {DEFAULT_NODE_NM:g} nm")
+    notes += [note for component, note in profile.notes if joules[:, at[component], 0].any()]
     memories = tuple(store.memory for store in profile.stores if store.memory)
     columns = [i for i, store in enumerate(profile.stores) if store.memory]
     result = Energy(
         names, joules[:, :, 0], joules[:, :, 1], joules[:, :, 2], time_s, memories,
         read[:, columns] * chips, written[:, columns] * chips, useful[1] * chips, issued[1] * chips, lane_ops * chips,
-        static, acc.power.tdp_w, (*((static.note,) if static.note else ()), *profile.notes),
+        static, acc.power.tdp_w, tuple(notes),
     )  # fmt: skip
     return _with_power_note(result, chips * static.share)
 
@@ -280,11 +266,12 @@ class _Activity:
         saving = np.where((schedule.reduce[rows, 0] >= 4)[:, None], profile.group_adder, 1.0)
         each = profile.multiply_j[form] + profile.add_j[adder] * saving
         out = []
-        for column in (schedule.ops, schedule.issued):
-            times = self._instances[rows] * column[rows]
+        spent = np.maximum(schedule.ops[rows], schedule.issued[rows])
+        for operations in (schedule.ops[rows], spent):
+            times = self._instances[rows] * operations
             joules = np.stack([self._sum(kernel, times * each[:, i]) for i in range(3)], axis=1)
             out.append((joules, self._sum(kernel, times)))
-        hops = self._sum(kernel, self._instances[rows] * schedule.issued[rows] * profile.hop_bits[form])
+        hops = self._sum(kernel, self._instances[rows] * spent * profile.hop_bits[form])
         return out[0], out[1], hops
 
     def lane_ops(self, profile: _Profile) -> Floats:
@@ -306,14 +293,7 @@ class _Activity:
         return flat.reshape(self._kernels, width) if width > 1 else flat
 
 
-def _adder(name: str) -> str:
-    form = FORMATS[name]
-    if form.kind != "float":
-        return "int32"
-    return name if name in _ADDERS else "fp32"
-
-
-_ADDER_OF_FORMAT = np.array([_ADDERS.index(_adder(name)) for name in _FORMATS])
+_ADDER_OF_FORMAT = np.array([ADDERS.index(adder_of(name)) for name in _FORMATS])
 
 
 @lru_cache(maxsize=64)
@@ -324,31 +304,30 @@ def _profile(acc: Accelerator, local_used: bool) -> _Profile:
     # Every memory of the machine has its column, used or not, so that all results on it have the same columns.
     stores = list(dict.fromkeys([*_memory_stores(acc, levels), *levels.values()]))
     memories = [store.memory for store in stores if store.memory]
-    components = ("matrix", "padding", "array", "vector", "registers", *memories, "link", "interconnect", "static")
-    at = {name: i for i, name in enumerate(components)}
+    parts = ("matrix", "padding", "array", "vector", "registers", *memories, "link", "interconnect", "static")
+    components = tuple(dict.fromkeys(parts))  # a memory may be called registers
     store_of = np.array([[stores.index(levels[level, operand]) for operand in OPERANDS] for level in LEVELS])
-    unit = matrix_unit(acc)
-    native = tuple(unit.rates) if unit is not None else ()
-    unset = "fp64" in native or not native
-    work = [name if unset or i else _first(native) for i, name in enumerate(_FORMATS)]
-    lowered = [_native(name, native) for name in work]
-    hop = actions.at("hop", "", node) if unit is not None else Span(0.0, 0.0, 0.0)
+    native = native_formats(acc)
+    # Code 0 (fp64) of a row says nothing unless the machine has fp64: its first format then.
+    unset = native[0] if native and "fp64" not in native else _FORMATS[0]
+    named = (unset, *_FORMATS[1:])
+    cells = [cell_format(name, native) for name in named]
+    hop = actions.at("hop", "", node) if matrix_unit(acc) is not None else NOTHING
     registers = levels["register", "a"]
     per_op = registers.read_j.scaled(2).plus(registers.write_j).scaled(_LANE_BITS / 8)
-    alu = actions.at("alu", "fp32" if _float_lanes(acc) else "int32", node)
+    alu = actions.at("alu", "fp32" if float_lanes(acc) else "int32", node)
     ratio = {name: actions.at("ratio", name, node) for name in ("group_adder", "padding", "special")}
     return _Profile(
         components=components,
         stores=tuple(stores),
         store_of=store_of,
-        component_of=np.array([at.get(store.component, -1) for store in stores]),
-        read_j=np.array([store.read_j for store in stores]),
-        write_j=np.array([store.write_j for store in stores]),
-        multiply_j=np.array([actions.at("multiply", _LIKE.get(name, name), node) for name in lowered]),
-        add_j=np.array([actions.at("add", name, node) for name in _ADDERS]),
+        read_j=np.stack([_in_component(store.component, store.read_j, components) for store in stores]),
+        write_j=np.stack([_in_component(store.component, store.write_j, components) for store in stores]),
+        multiply_j=np.array([multiplier_j(name, node) for name in cells]),
+        add_j=np.array([actions.at("add", name, node) for name in ADDERS]),
         group_adder=np.array(ratio["group_adder"]),
-        default_adder=np.array([_ADDERS.index(_adder(name)) for name in work]),
-        hop_bits=np.array([_hop_bits(acc, name) for name in lowered], dtype=np.float64),
+        default_adder=np.array([ADDERS.index(adder_of(name)) for name in named]),
+        hop_bits=np.array([hop_bits(acc, name) for name in cells], dtype=np.float64),
         hop_j=np.array(hop),
         padding=np.array(ratio["padding"]),
         alu_j=np.array(alu),
@@ -359,52 +338,27 @@ def _profile(acc: Accelerator, local_used: bool) -> _Profile:
     )
 
 
+def _in_component(component: str, span: Span, components: tuple[str, ...]) -> Floats:
+    out = np.zeros((len(components), 3))
+    if component:
+        out[components.index(component)] = span
+    return out
+
+
 def _memory_stores(acc: Accelerator, levels: Mapping[tuple[str, str], Store]) -> list[Store]:
     node = acc.power.node_nm or DEFAULT_NODE_NM
     found = {store.memory: store for store in levels.values() if store.memory}
     return [found.get(level.name) or memory_store(acc, level, node) for level in acc.memory.values()]
 
 
-def _first(native: tuple[str, ...]) -> str:
-    return native[0].partition("x")[0]
-
-
-def _native(name: str, native: tuple[str, ...]) -> str:
-    """The format the cells multiply in: ``name`` where the machine has it, else its own (fp32 in passes of bf16)."""
-    formats = [rate.partition("x")[0] for rate in native]
-    if not formats or name in formats:
-        return name
-    integer = FORMATS[name].kind != "float"
-    same = [f for f in formats if (FORMATS[f].kind != "float") == integer]
-    wide = [f for f in same if FORMATS[f].width >= FORMATS[name].width]
-    if wide:
-        return min(wide, key=lambda f: FORMATS[f].width)
-    return max(same or formats, key=lambda f: FORMATS[f].width)
-
-
-def _hop_bits(acc: Accelerator, name: str) -> int:
-    """Bits handed to neighbouring cells per multiply-accumulate: the streamed operand(s) and the partial sum."""
-    unit = matrix_unit(acc)
-    if unit is None:
-        return 0
-    streamed = 1 if stationary_operand(acc) else 2
-    return streamed * FORMATS[name].width + unit.accumulator_bits
-
-
-def _float_lanes(acc: Accelerator) -> bool:
-    vector = acc.sections.get("vector_unit")
-    rates = getattr(vector, "rates", {"fp32": 1.0})
-    return any(FORMATS[name].kind == "float" for name in rates)
-
-
-def _notes(acc: Accelerator) -> tuple[str, ...]:
-    notes = []
-    if acc.power.node_nm is None:
-        notes.append(f"process node of {acc.id} unknown: energy per action as at {DEFAULT_NODE_NM:g} nm")
+def _notes(acc: Accelerator) -> tuple[tuple[str, str], ...]:
+    """What is assumed of a machine's memories and links, each with the component it matters to."""
     actions = load_actions()
-    used = [("dram", level.kind) for level in acc.memory.values() if level.is_dram]
-    used += [("link", link_kind(acc.host.link))] if acc.host.link else []
-    for action, key in used:
-        if any(record.kind == "assumed" for record in actions.records(action, key)):
-            notes.append(f"energy of {key} ({action}) is assumed: {actions.records(action, key)[0].source}")
-    return tuple(notes)
+    used = [(level.name, "dram", level.kind) for level in acc.memory.values() if level.is_dram]
+    used += [("link", "link", link_kind(acc.host.link)), ("interconnect", "link", "ici")]
+    return tuple(
+        (component, f"energy of {key} per bit is {record.source}")
+        for component, action, key in used
+        for record in actions.records(action, key)
+        if record.kind == "assumed"
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsim.energy.actions import Span, load_actions
+from hwsim.energy.cells import peak_cell_power_w
+from hwsim.energy.levels import DEFAULT_NODE_NM
 from hwsim.machine.accelerator import Accelerator
 
 
@@ -21,9 +23,10 @@ class StaticPower:
 def static_power(acc: Accelerator, cores: int | None = None) -> StaticPower:
     """Return the static power of the part of ``acc`` one program runs on.
 
-    The measured idle power where the machine's file has it; else a fraction of the design power, else of the mean busy
-    power (fractions of ``energy_actions.csv``); else nothing, with a note. A program pays for the ``cores`` it runs on
-    as a part of the chip's; by default all, or one where cores run programs of their own (systolic, no megacore).
+    The idle power where the machine's file has it; else a fraction of its design power, of its mean busy power, or of
+    what its cells take at peak (fractions of ``energy_actions.csv``); nothing, with a note, for a machine without any.
+    A program pays for the ``cores`` it runs on as a part of the chip's; by default all, or one where cores run programs
+    of their own (systolic, no megacore).
     """
     actions, power = load_actions(), acc.power
     if cores is None:
@@ -36,14 +39,17 @@ def static_power(acc: Accelerator, cores: int | None = None) -> StaticPower:
             return StaticPower(Span(*(power.idle_w,) * 3).scaled(share), share, source, "")
         span = actions.at("ratio", "unmeasured_idle", 0).scaled(power.idle_w * share)
         return StaticPower(span, share, source, f"idle power of {acc.id} is {source}")
+    peak = peak_cell_power_w(acc, power.node_nm or DEFAULT_NODE_NM).value
     for base, name, ratio in (
-        (power.tdp_w, "design", "idle_over_tdp"),
-        (power.busy_w, "mean busy", "idle_over_busy"),
+        (power.tdp_w, "design power", "idle_over_tdp"),
+        (power.busy_w, "mean busy power", "idle_over_busy"),
+        (peak or None, "cells' power at peak", "idle_over_cells"),
     ):
         if base is not None:
             part = actions.at("ratio", ratio, 0)
-            note = f"static power of {acc.id} is assumed: {part.value:.0%} of its {name} power of {base:g} W"
-            source = f"assumed: {part.value:g} of the {name} power; {actions.records('ratio', ratio)[0].source}"
+            text = f"{part.value:.0%} of its {name} of {base:.3g} W"
+            note = f"static power of {acc.id} is assumed: {text}"
+            source = f"assumed: {text}; {actions.records('ratio', ratio)[0].source}"
             return StaticPower(part.scaled(base * share), share, source, note)
     note = f"static power of {acc.id} is unknown and left out: joules are those of the work alone"
     return StaticPower(Span(0.0, 0.0, 0.0), share, "unknown", note)
