@@ -157,7 +157,7 @@ def test_every_tiny_case_with_every_option():
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(shapes(200), configs(128, smallest=12), dataflows, seeds)
 def test_compiled_twin_equals_closed_forms_large(shape, array, dataflow, seed):
     a, b = int8_operands(shape, seed)

@@ -165,6 +165,9 @@ def stationary_kernel(streamed: Plane, other: Plane, output: Plane, folds: Plane
     swap = np.zeros((2, plane), np.int8)  # a stage's token, kept by each of its rows
     active, shadow = np.zeros(plane, streamed.dtype), np.zeros(plane, streamed.dtype)
     active_live, shadow_live = np.zeros(plane, np.int8), np.zeros(plane, np.int8)
+    caught, caught_live = active, active_live  # the registers that incoming weights go to
+    if double_buffer == 1:
+        caught, caught_live = shadow, shadow_live
     label = np.zeros(plane, np.int32)
     for q in range(plane):
         label[q] = q // pitch + 1
@@ -272,21 +275,15 @@ def stationary_kernel(streamed: Plane, other: Plane, output: Plane, folds: Plane
         for lane in range(lanes):
             lane_x, above, below = x[now, lane * plane :], psum[now, lane * sums :], psum[then, lane * sums + pitch :]
             count[MACS] += count_live(x_live[now, lane * plane :], active_live, plane)
-            if g == 1:
-                multiply_add(above, below, lane_x, active, plane)
-            else:
-                for d in range(stages):
-                    rows, q = min(g, h - d * g), d * g * pitch
-                    if rounds == 1:
-                        add_stage_exactly(
-                            above[d * pitch :], below[d * pitch :], lane_x[q:], active[q:], rows, pitch, scratch
-                        )
-                    else:
-                        multiply_add(above[d * pitch :], below[d * pitch :], lane_x[q:], active[q:], pitch)
-                        for i in range(1, rows):
-                            multiply_accumulate(
-                                below[d * pitch :], lane_x[q + i * pitch :], active[q + i * pitch :], pitch
-                            )
+            for d in range(1 if g == 1 else stages):  # all stages at once, or one by one with the rows they add
+                rows, q, size = min(g, h - d * g), d * g * pitch, plane if g == 1 else pitch
+                stage_above, stage_below = above[d * pitch :], below[d * pitch :]
+                if g > 1 and rounds == 1:
+                    add_stage_exactly(stage_above, stage_below, lane_x[q:], active[q:], rows, pitch, scratch)
+                else:
+                    multiply_add(stage_above, stage_below, lane_x[q:], active[q:], size)
+                    for i in range(1, rows):
+                        multiply_accumulate(stage_below, lane_x[q + i * pitch :], active[q + i * pitch :], pitch)
 
         # The accumulators.
         for j in range(w):
@@ -336,10 +333,7 @@ def stationary_kernel(streamed: Plane, other: Plane, output: Plane, folds: Plane
                     path_row[now, port * tall + j] = port_row[now, (j * ports + port) * w + j]
                 for d in range(1 if g == 1 else h):  # all rows at once, or each beside its stage
                     p, q, size = port * tall + d // g * pitch, d * pitch, plane if g == 1 else pitch
-                    if double_buffer == 1:
-                        catch_weights(shadow[q:], shadow_live[q:], path[now, p:], path_row[now, p:], label[q:], size)
-                    else:
-                        catch_weights(active[q:], active_live[q:], path[now, p:], path_row[now, p:], label[q:], size)
+                    catch_weights(caught[q:], caught_live[q:], path[now, p:], path_row[now, p:], label[q:], size)
             move(path[now], path[then, pitch:], ports * tall - pitch)
             move(path_row[now], path_row[then, pitch:], ports * tall - pitch)
             move(port_w[now], port_w[then, ports * w :], (w - 1) * ports * w)
