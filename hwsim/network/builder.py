@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from hwsim.errors import HwsimError
 from hwsim.network.dims import IntShape
 from hwsim.network.graph import AttrValue, Layer, Network, Tensor
 from hwsim.network.ops import OPS
 from hwsim.network.ops_contract import ints, join_layout, pads, split_layout, window_out
+
+Extent: TypeAlias = int | tuple[int, ...]  # one number for every spatial dimension, or one for each
 
 
 class Builder:
@@ -87,22 +90,28 @@ class Builder:
     # -- the layers nearly every network has -------------------------------------------------------------------------
 
     def conv(
-        self, x: str, features: int, k: int | tuple[int, ...], s: int | tuple[int, ...] = 1, p: int | str | tuple[int, ...] = 0,
-        *, d: int = 1, g: int = 1, bias: bool = False, fused: str = "", name: str = "conv", nhwc: bool = False, extra: Sequence[str] = (),
-    ) -> str:  # fmt: skip
+        self,
+        x: str,
+        features: int,
+        k: Extent,
+        s: Extent = 1,
+        p: Extent | str = 0,
+        *,
+        d: int = 1,
+        g: int = 1,
+        bias: bool = False,
+        fused: str = "",
+        name: str = "conv",
+        nhwc: bool = False,
+        extra: Sequence[str] = (),
+    ) -> str:
         """Convolution; ``p="same"`` pads as TensorFlow does (more at the end), an int pads both sides."""
-        attrs: dict[str, AttrValue] = {"nhwc": True} if nhwc else {}
+        attrs: dict[str, Any] = {"nhwc": True} if nhwc else {}
         n, _, spatial = split_layout(self._shapes[x], attrs)
         rank = len(spatial)
         kernel = k if isinstance(k, tuple) else (k,) * rank
         stride = s if isinstance(s, tuple) else (s,) * rank
-        padding = (
-            same_padding(spatial, kernel, stride, (d,) * rank)
-            if p == "same"
-            else p
-            if isinstance(p, tuple)
-            else (int(p),) * rank
-        )
+        padding = _padding(p, spatial, kernel, stride, (d,) * rank)
         attrs["k"] = kernel
         if any(v != 1 for v in stride):
             attrs["s"] = stride
@@ -118,27 +127,43 @@ class Builder:
         grown = [window_out(spatial[i], kernel[i], stride[i], full[i], full[rank + i], d) for i in range(rank)]
         return self.op("conv", x, *extra, out=join_layout(n, features, grown, attrs), fused=fused, name=name, **attrs)
 
-    def depthwise(self, x: str, k: int, s: int = 1, p: int | str = 0, *, d: int = 1, multiplier: int = 1, bias: bool = False,
-                  fused: str = "", name: str = "dw", nhwc: bool = False) -> str:  # fmt: skip
+    def depthwise(
+        self,
+        x: str,
+        k: int,
+        s: int = 1,
+        p: int | str = 0,
+        *,
+        d: int = 1,
+        multiplier: int = 1,
+        bias: bool = False,
+        fused: str = "",
+        name: str = "dw",
+        nhwc: bool = False,
+    ) -> str:
         """Depthwise convolution."""
         _, c, _ = split_layout(self._shapes[x], {"nhwc": True} if nhwc else {})
         return self.conv(x, c * multiplier, k, s, p, d=d, g=c, bias=bias, fused=fused, name=name, nhwc=nhwc)
 
-    def pool(self, x: str, kind: str, k: int | tuple[int, ...], s: int | tuple[int, ...] | None = None, p: int | str | tuple[int, ...] = 0,
-             *, ceil: bool = False, nhwc: bool = False, name: str = "") -> str:  # fmt: skip
+    def pool(
+        self,
+        x: str,
+        kind: str,
+        k: Extent,
+        s: Extent | None = None,
+        p: Extent | str = 0,
+        *,
+        ceil: bool = False,
+        nhwc: bool = False,
+        name: str = "",
+    ) -> str:
         """``kind`` max or avg pooling."""
-        attrs: dict[str, AttrValue] = {"nhwc": True} if nhwc else {}
+        attrs: dict[str, Any] = {"nhwc": True} if nhwc else {}
         _, _, spatial = split_layout(self._shapes[x], attrs)
         rank = len(spatial)
         kernel = k if isinstance(k, tuple) else (k,) * rank
         stride = kernel if s is None else s if isinstance(s, tuple) else (s,) * rank
-        padding = (
-            same_padding(spatial, kernel, stride, (1,) * rank)
-            if p == "same"
-            else p
-            if isinstance(p, tuple)
-            else (int(p),) * rank
-        )
+        padding = _padding(p, spatial, kernel, stride, (1,) * rank)
         return self.op(
             f"{kind}_pool",
             x,
@@ -246,6 +271,14 @@ class Builder:
     ) -> str:
         """softmax(q k^T) v on (batch, heads, length, depth) tensors."""
         return self.op("attention", q, k, v, *mask, causal=causal, cache=cache, name=name)
+
+
+def _padding(
+    p: Extent | str, spatial: Sequence[int], k: Sequence[int], s: Sequence[int], d: Sequence[int]
+) -> tuple[int, ...]:
+    if p == "same":
+        return same_padding(spatial, k, s, d)
+    return p if isinstance(p, tuple) else (int(p),) * len(spatial)
 
 
 def same_padding(spatial: Sequence[int], k: Sequence[int], s: Sequence[int], d: Sequence[int]) -> tuple[int, ...]:

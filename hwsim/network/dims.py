@@ -7,7 +7,7 @@ lower-case ``x``, which separates the dimensions of a shape: ``Nx(P+S)x64``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -18,15 +18,20 @@ Shape: TypeAlias = tuple[Dim, ...]
 IntShape: TypeAlias = tuple[int, ...]
 
 MAX_DIM = 2**40
-_TOKEN = re.compile(r"\s*(\d+|[A-Z][A-Z0-9_]*|[-+*/()])")
+MAX_TEXT, MAX_NESTING = 200, 32
+_TOKEN = re.compile(r"\s*([0-9]+|[A-Z][A-Z0-9_]*|[-+*/()])")
 # A parsed expression: an int, a symbol, or (operator, left, right).
 _Node: TypeAlias = "int | str | tuple[str, _Node, _Node]"
 
 
+def _check_length(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise HwsimError(f"dimension expression longer than {MAX_TEXT} characters: {text[:40]!r}…")
+
+
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> _Node:
-    if len(text) > 200:
-        raise HwsimError(f"dimension expression longer than 200 characters: {text[:40]!r}…")
+    _check_length(text)
     tokens: list[str] = []
     pos = 0
     while pos < len(text.rstrip()):
@@ -37,19 +42,23 @@ def _parse(text: str) -> _Node:
         pos = hit.end()
     if not tokens:
         raise HwsimError("empty dimension")
-    at = 0
+    at = nesting = 0
 
     def atom() -> _Node:
-        nonlocal at
+        nonlocal at, nesting
         if at >= len(tokens):
             raise HwsimError(f"bad dimension {text!r}: it ends early")
         tok = tokens[at]
         at += 1
         if tok == "(":
+            nesting += 1
+            if nesting > MAX_NESTING:
+                raise HwsimError(f"bad dimension {text!r}: more than {MAX_NESTING} brackets inside each other")
             inner = sums()
             if at >= len(tokens) or tokens[at] != ")":
                 raise HwsimError(f"bad dimension {text!r}: missing ')'")
             at += 1
+            nesting -= 1
             return inner
         if tok.isdigit():
             return int(tok)
@@ -57,13 +66,13 @@ def _parse(text: str) -> _Node:
             return tok
         raise HwsimError(f"bad dimension {text!r}: unexpected {tok!r}")
 
-    def chain(ops: str, operand: object) -> _Node:
+    def chain(ops: str, operand: Callable[[], _Node]) -> _Node:
         nonlocal at
-        node: _Node = operand()  # type: ignore[operator]
+        node = operand()
         while at < len(tokens) and tokens[at] in ops:
             op = tokens[at]
             at += 1
-            node = (op, node, operand())  # type: ignore[operator]
+            node = (op, node, operand())
         return node
 
     def products() -> _Node:
@@ -137,6 +146,7 @@ def check_shape(shape: Shape, symbols: Mapping[str, int], where: str, *, allow_e
 def parse_dim(text: str) -> Dim:
     """Return ``text`` as an int when it is one, else as a checked expression string."""
     text = text.strip()
+    _check_length(text)
     if text.isascii() and text.isdigit():
         return int(text)
     _parse(text)

@@ -29,8 +29,8 @@ __all__ = ["FUSED", "OPS", "ConvGeometry", "Op", "Product", "VectorWork", "Weigh
 COMMON_ATTRS: Mapping[str, str] = {"tied": "s", "wdtype": "s", "accumulate": "s"}
 OPS: dict[str, Op] = {}
 
-# Activations that may be fused into a layer's output: (alu, special) lane operations per element. ``bn`` is a scale and a
-# shift folded into constants; ``add`` is a residual whose second operand is a further source of the layer.
+# Activations that may be fused into a layer's output: (alu, special) lane operations per element. ``bn`` is a scale and
+# a shift folded into constants; ``add`` is a residual whose second operand is a further source of the layer.
 FUSED: dict[str, tuple[int, int]] = {
     "bn": (2, 0), "relu": (1, 0), "relu6": (2, 0), "relu_n1_to_1": (2, 0), "leaky_relu": (2, 0), "prelu": (2, 0),
     "sigmoid": (2, 2), "silu": (3, 2), "swish": (3, 2), "tanh": (0, 1), "gelu": (5, 1), "gelu_tanh": (7, 1),
@@ -127,7 +127,7 @@ def check_layer(layer: Layer, ins: Sequence[IntShape], out: IntShape, symbols: M
     low, high = op.arity
     extra = layer.fused.count("add")
     if not low + extra <= len(ins) <= high + extra:
-        wants = f"{low}" if low == high else f"{low} to {high}"
+        wants = f"{low + extra}" if low == high else f"{low + extra} to {high + extra}"
         raise HwsimError(f"{where}: {layer.op} takes {wants} inputs, not {len(ins)}")
     for name in layer.fused:
         if name not in FUSED and name != "add":

@@ -52,7 +52,7 @@ def join_layout(n: int, c: int, spatial: Sequence[int], attrs: Attrs) -> IntShap
 
 
 def window_out(size: int, k: int, stride: int, before: int, after: int, dilation: int, *, ceil: bool = False) -> int:
-    """Output extent of a sliding window; ``ceil`` drops windows that would start in the end padding, as frameworks do."""
+    """Output extent of a sliding window; ``ceil`` drops windows that start in the end padding, as frameworks do."""
     if k < 1 or stride < 1 or dilation < 1:
         raise HwsimError(f"kernel {k}, stride {stride} and dilation {dilation} must be at least 1")
     span = size + before + after - dilation * (k - 1) - 1
@@ -219,13 +219,16 @@ def _attention_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None
     return (*q[:-1], v[-1])
 
 
+def _attended(layer: Layer, k: IntShape) -> int:
+    """Positions every query attends to: past and new ones, at most the window."""
+    length = k[-2] + int(layer.attrs.get("cache", 0))  # type: ignore[arg-type]
+    window = int(layer.attrs.get("window", 0))  # type: ignore[arg-type]
+    return min(length, window) if window else length
+
+
 def _attention_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Product, ...]:
     q, k, v = ins[0], ins[1], ins[2]
-    past = int(layer.attrs.get("cache", 0))  # type: ignore[arg-type]
-    length = k[-2] + past
-    window = int(layer.attrs.get("window", 0))  # type: ignore[arg-type]
-    if window:
-        length = min(length, window)
+    length = _attended(layer, k)
     batch, kv = math.prod(q[:-2]), math.prod(k[:-2])
     causal = bool(layer.attrs.get("causal"))
     sq, dq, dv = q[-2], q[-1], v[-1]
@@ -237,7 +240,7 @@ def _attention_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) ->
 
 def _attention_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> VectorWork:
     q, k = ins[0], ins[1]
-    scores = math.prod(q[:-1]) * (k[-2] + int(layer.attrs.get("cache", 0)))  # type: ignore[arg-type]
+    scores = math.prod(q[:-1]) * _attended(layer, k)
     # scale, running maximum, subtract, exponential, sum, divide: softmax over every score
     return VectorWork(5 * scores, scores, sum(math.prod(s) for s in ins), math.prod(out))
 
@@ -290,8 +293,10 @@ def _recurrent_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) ->
     proj = int(layer.attrs.get("proj", 0))  # type: ignore[arg-type]
     width, state = gates * h, proj or h
     found = [
-        Product("input", sides, n * steps, width, f, sides * n * steps * f, sides * f * width, sides * n * steps * width),
-        Product("hidden", sides, n, width, state, sides * n * state, sides * state * width, sides * n * width, repeat=steps),
+        Product("input", sides, n * steps, width, f, sides * n * steps * f, sides * f * width,
+                sides * n * steps * width),
+        Product("hidden", sides, n, width, state, sides * n * state, sides * state * width, sides * n * width,
+                repeat=steps),
     ]  # fmt: skip
     if proj:
         found.append(
@@ -308,7 +313,7 @@ def _recurrent_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> Vec
     return VectorWork((2 * gates + 4) * cells, (gates + 1) * cells, math.prod(ins[0]), math.prod(out))
 
 
-# -- SVDF: a dense layer factorised into a feature and a time filter, keeping a short history (Nakkiran 2015) ------------
+# -- SVDF: a dense layer factorised into a feature and a time filter, keeping a short history (Nakkiran 2015) ----------
 
 
 def _svdf_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None) -> IntShape:
@@ -327,7 +332,8 @@ def _svdf_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple
 
 
 def _svdf_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Product, ...]:
-    (n, f), filters, memory = ins[0], int(layer.attrs["filters"]), int(layer.attrs["memory"])  # type: ignore[arg-type]
+    n, f = ins[0]
+    filters, memory = int(layer.attrs["filters"]), int(layer.attrs["memory"])  # type: ignore[arg-type]
     return (
         Product("feature", 1, n, filters, f, n * f, f * filters, n * filters),
         Product("time", filters, n, 1, memory, n * filters * memory, filters * memory, n * filters),
@@ -371,12 +377,14 @@ ENTRIES: list[Op] = [
     Op("matmul", "contract", (2, 2), _matmul_infer, {"bt": "b"}, products=_matmul_products,
        doc="batched product of two activations; bt: the second is stored transposed"),
     Op("attention", "contract", (3, 4), _attention_infer, ATTENTION_ATTRS, products=_attention_products,
-       work=_attention_work, doc="softmax(q k^T) v; inputs (..., heads, length, depth) and an optional mask; cache= past length"),
+       work=_attention_work,
+       doc="softmax(q k^T) v; inputs (..., heads, length, depth) and an optional mask; cache= past length"),
     *(Op(cell, "contract", (1, 3), _recurrent_infer, RECURRENT_ATTRS, _recurrent_weights, _recurrent_products,
          _recurrent_work, doc=f"{cell} over time; h= hidden, bi both directions, last returns the last step only")
       for cell in GATES),
-    Op("svdf", "contract", (1, 1), _svdf_infer, {"filters": "i", "memory": "i", "rank": "i", "bias": "b"}, _svdf_weights,
-       _svdf_products, _svdf_work, doc="one step of a rank-factorised layer over a history of memory= inputs"),
+    Op("svdf", "contract", (1, 1), _svdf_infer, {"filters": "i", "memory": "i", "rank": "i", "bias": "b"},
+       _svdf_weights, _svdf_products, _svdf_work,
+       doc="one step of a rank-factorised layer over a history of memory= inputs"),
     Op("embedding", "move", (1, 1), _embedding_infer, {"rows": "i", "width": "i", "bag": "b"}, _embedding_weights,
        work=_embedding_work, doc="table look-up; bag sums the rows of the last dimension of ids"),
 ]  # fmt: skip

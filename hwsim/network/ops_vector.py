@@ -27,8 +27,8 @@ UNARY: dict[str, tuple[int, int]] = {
 BINARY: dict[str, tuple[int, int]] = {
     "add": (1, 0), "sub": (1, 0), "mul": (1, 0), "div": (1, 1), "pow": (1, 2), "maximum": (1, 0), "minimum": (1, 0),
     "squared_difference": (2, 0), "equal": (1, 0), "not_equal": (1, 0), "greater": (1, 0), "greater_equal": (1, 0),
-    "less": (1, 0), "less_equal": (1, 0), "and": (1, 0), "or": (1, 0), "xor": (1, 0), "mod": (2, 1), "floor_div": (2, 1),
-    "bit_shift": (1, 0), "atan2": (4, 1),
+    "less": (1, 0), "less_equal": (1, 0), "and": (1, 0), "or": (1, 0), "xor": (1, 0), "mod": (2, 1),
+    "floor_div": (2, 1), "bit_shift": (1, 0), "atan2": (4, 1),
 }  # fmt: skip
 # name: (alu, special per input element, special per output element, passes over the input)
 REDUCE: dict[str, tuple[int, int, int, int]] = {
@@ -39,8 +39,9 @@ REDUCE: dict[str, tuple[int, int, int, int]] = {
 }  # fmt: skip
 # name: (alu, special per element, special per row, passes, learned vectors of the normalised width)
 NORM: dict[str, tuple[int, int, int, int, int]] = {
-    "softmax": (4, 1, 1, 3, 0), "log_softmax": (4, 1, 1, 3, 0), "layer_norm": (7, 0, 1, 3, 2), "rms_norm": (4, 0, 1, 2, 1),
-    "group_norm": (7, 0, 1, 3, 2), "instance_norm": (7, 0, 1, 3, 2), "batch_norm": (2, 0, 0, 1, 2),
+    "softmax": (4, 1, 1, 3, 0), "log_softmax": (4, 1, 1, 3, 0), "layer_norm": (7, 0, 1, 3, 2),
+    "rms_norm": (4, 0, 1, 2, 1), "group_norm": (7, 0, 1, 3, 2), "instance_norm": (7, 0, 1, 3, 2),
+    "batch_norm": (2, 0, 0, 1, 2),
     "l2_norm": (3, 0, 1, 2, 0), "lrn": (8, 2, 0, 1, 0), "cumsum": (1, 0, 0, 1, 0), "rope": (6, 0, 0, 1, 0),
 }  # fmt: skip
 
@@ -257,29 +258,40 @@ _EXTRA = {
 
 ENTRIES: list[Op] = [
     *(Op(n, "elementwise", (1, 3), _broadcast_all, _EXTRA,
-         weights=_prelu_weights if n == "prelu" else _const_weights, work=_elementwise(*cost), doc="element-wise, one input")
+         weights=_prelu_weights if n == "prelu" else _const_weights, work=_elementwise(*cost),
+         doc="element-wise, one input")
       for n, cost in UNARY.items()),
     *(Op(n, "elementwise", (1, 2), _broadcast_all, _EXTRA, weights=_const_weights, work=_elementwise(*cost),
-         doc="element-wise with broadcasting; one input means the other is a constant (const= shape, value= scalar; reverse: it comes first)")
+         doc="element-wise with broadcasting; one input means the other is a constant (const= shape, value= scalar; "
+             "reverse: it comes first)")
       for n, cost in BINARY.items()),
-    Op("where", "elementwise", (1, 3), _broadcast_all, _EXTRA, weights=_const_weights, work=_elementwise(1, 0), doc="select by a mask"),
+    Op("where", "elementwise", (1, 3), _broadcast_all, _EXTRA, weights=_const_weights,
+       work=_elementwise(1, 0), doc="select by a mask"),
     Op("add_n", "elementwise", (1, 64), _broadcast_all, _EXTRA, work=_elementwise(1, 0), doc="sum of many inputs"),
-    *(Op(n, "reduce", (1, 1), _reduce_infer, {"axes": "t", "keep": "b"}, work=_reduce(*cost), doc="reduction over axes=")
+    *(Op(n, "reduce", (1, 1), _reduce_infer, {"axes": "t", "keep": "b"}, work=_reduce(*cost),
+         doc="reduction over axes=")
       for n, cost in REDUCE.items()),
-    *(Op(n, "reduce", (1, 5), _same, {"axis": "i", "width": "i", "groups": "i", "vectors": "i", "nhwc": "b", "size": "i", "eps": "f", "heads": "i"},
+    *(Op(n, "reduce", (1, 5), _same,
+         {"axis": "i", "width": "i", "groups": "i", "vectors": "i", "nhwc": "b", "size": "i", "eps": "f", "heads": "i"},
          weights=_norm_weights(cost[4]), work=_norm(*cost[:4]),
          doc="normalisation; width= learned scale and shift length, vectors= how many of them")
       for n, cost in NORM.items()),
-    Op("max_pool", "reduce", (1, 1), _pool_infer, POOL_ATTRS, work=_pool_work, doc="maximum over a sliding window"),
-    Op("avg_pool", "reduce", (1, 1), _pool_infer, {**POOL_ATTRS, "count_pad": "b"}, work=_pool_work, doc="mean over a sliding window"),
-    Op("adaptive_avg_pool", "reduce", (1, 1), _adaptive_infer, {"size": "t", "nhwc": "b"}, work=_whole_input_work, doc="mean over windows that tile the input; size= output extent"),
-    Op("adaptive_max_pool", "reduce", (1, 1), _adaptive_infer, {"size": "t", "nhwc": "b"}, work=_whole_input_work, doc="maximum over windows that tile the input"),
-    Op("concat", "move", (1, 256), _concat_infer, {"axis": "i", "constant": "i"}, _concat_weights, work=_copy_work, doc="join along axis=; constant= rows of a learned constant"),
+    Op("max_pool", "reduce", (1, 1), _pool_infer, POOL_ATTRS, work=_pool_work,
+       doc="maximum over a sliding window"),
+    Op("avg_pool", "reduce", (1, 1), _pool_infer, {**POOL_ATTRS, "count_pad": "b"}, work=_pool_work,
+       doc="mean over a sliding window"),
+    Op("adaptive_avg_pool", "reduce", (1, 1), _adaptive_infer, {"size": "t", "nhwc": "b"}, work=_whole_input_work,
+       doc="mean over windows that tile the input; size= output extent"),
+    Op("adaptive_max_pool", "reduce", (1, 1), _adaptive_infer, {"size": "t", "nhwc": "b"}, work=_whole_input_work,
+       doc="maximum over windows that tile the input"),
+    Op("concat", "move", (1, 256), _concat_infer, {"axis": "i", "constant": "i"}, _concat_weights,
+       work=_copy_work, doc="join along axis=; constant= rows of a learned constant"),
     _mover("slice", _smaller, {"axis": "i", "start": "i", "step": "i"}, (1, 1), "part of a tensor"),
     _mover("gather", _stated, {"axis": "i"}, (1, 2), "rows picked by indices"),
     _mover("transpose", _transpose_infer, {"perm": "t"}, (1, 1), "permuted dimensions, data moved"),
     _mover("pad", _pad_infer, {"p": "t", "mode": "s"}, (1, 1), "padding with a constant or reflection"),
-    _mover("resize", _stated, {"mode": "s", "nhwc": "b"}, (1, 1), "spatial interpolation: mode= nearest, bilinear, bicubic"),
+    _mover("resize", _stated, {"mode": "s", "nhwc": "b"}, (1, 1),
+           "spatial interpolation: mode= nearest, bilinear, bicubic"),
     _mover("grid_sample", _stated, {"mode": "s"}, (2, 2), "sampling at given points"),
     _mover("expand", _broadcastable, {}, (1, 1), "repeat along dimensions of size 1"),
     _mover("tile", _stated, {}, (1, 1), "repeat along any dimension"),
@@ -291,15 +303,19 @@ ENTRIES: list[Op] = [
     _mover("space_to_batch", _stated, {"nhwc": "b"}, (1, 1), "spatial blocks to batch"),
     _mover("batch_to_space", _stated, {"nhwc": "b"}, (1, 1), "batch to spatial blocks"),
     _mover("one_hot", _stated, {}, (1, 1), "indices to indicator vectors"),
-    Op("constant", "move", (0, 0), _stated, {"learned": "b"}, weights=_constant_weights, work=_copy_work, doc="a constant tensor; learned when it is a parameter"),
+    Op("constant", "move", (0, 0), _stated, {"learned": "b"}, weights=_constant_weights, work=_copy_work,
+       doc="a constant tensor; learned when it is a parameter"),
     _mover("copy", _same, {}, (1, 1), "an explicit copy"),
-    Op("reshape", "view", (1, 1), _reshape_infer, doc="the same elements under another shape (flatten, squeeze, unsqueeze)"),
+    Op("reshape", "view", (1, 1), _reshape_infer,
+       doc="the same elements under another shape (flatten, squeeze, unsqueeze)"),
     Op("identity", "view", (1, 1), _same, doc="nothing (dropout at inference)"),
     Op("split", "view", (1, 1), _smaller, {"axis": "i", "start": "i"}, doc="a contiguous part read in place"),
     Op("select", "view", (1, 1), _stated, {"i": "i"}, doc="further output i of a layer with several"),
     Op("top_k", "host", (1, 2), _stated, {"k": "i", "axis": "i"}, work=_sort_work, doc="largest elements"),
     Op("sort", "host", (1, 1), _same, {"axis": "i"}, work=_sort_work, doc="sorting"),
     Op("nms", "host", (1, 4), _stated, {"classes": "i", "boxes": "i"}, work=_sort_work, doc="non-maximum suppression"),
-    Op("roi_align", "move", (2, 3), _stated, {"size": "t", "ratio": "i"}, work=_copy_work, doc="regions sampled to a fixed size"),
-    Op("custom", "host", (0, 64), _stated, {"code": "s"}, work=_copy_work, doc="an operator of the file hwsim does not know; code= its name"),
+    Op("roi_align", "move", (2, 3), _stated, {"size": "t", "ratio": "i"}, work=_copy_work,
+       doc="regions sampled to a fixed size"),
+    Op("custom", "host", (0, 64), _stated, {"code": "s"}, work=_copy_work,
+       doc="an operator of the file hwsim does not know; code= its name"),
 ]  # fmt: skip

@@ -9,8 +9,8 @@
     id,name,op,src,out,attrs,fused,dtype,weights,qparams,sparsity
     1,conv1,conv,x,Nx64x112x112,k=7x7 s=2 p=3,bn+relu,,,,
 
-``src`` are ids or input names separated by spaces; ``dtype`` empty means fp32, ``weights`` empty means the same format as
-``dtype``. ``params`` and ``macs`` are check sums: `read_trace` refuses a file whose layers do not add up to them.
+``src`` are ids or input names separated by spaces; ``dtype`` empty means fp32, ``weights`` empty means the same format
+as ``dtype``. ``params`` and ``macs`` are check sums: `read_trace` refuses a file whose layers do not add up to them.
 pandas reads it with ``comment="#"``.
 """
 
