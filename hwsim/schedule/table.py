@@ -20,16 +20,18 @@ Columns (one value per row unless a second axis is given)
     op, format        operation code (`OPERATIONS`) and number format code of the work
     span[4]           streamed m, n, k and taps of one whole issue (matrix rows: what its folds cover)
     beat              clocks one streamed row occupies the unit, in 64ths (64 is one clock; narrow formats take less)
+    piped             1 where the compiler keeps several windows of a kernel in flight over all its cores
     ops, issued       useful operations per instance, and operations the unit spends on it (padding, passes)
     bytes[4]          bytes per transfer of operands A, B, C and metadata
     refetch[4]        loops outside which the operand is moved once: depth d means one transfer per iteration of the
                       first d loops (0: once per kernel)
     source[4], target[4]  memory level codes an operand comes from and goes to
     buffers           issues of this stage whose result may be waiting or in use at once
-    dep[3], lag[3]    stages this one waits for (-1 none), and how many issues back
+    dep[4], lag[4]    stages this one waits for (-1 none), and how many issues back
     cause             what a wait for this stage is called (`CAUSES`)
     awaits            0: nothing outside the kernel; 1: the kernels that produce its input; 2: the kernel before it
-    first_of_k        1 where the row's instances start an accumulation (no partial sum is read)
+    first_of_k        1: instances with every k loop at its first index start an accumulation, and read no partial sum
+                      (each index of a split has its own accumulation); 0: they too add to what is there
     reduce[3]         how a product's k elements are summed: those added with one rounding (instruction K, adder
                       stage), those chained before the chain is added to the accumulator (0: it runs on from instance
                       to instance), and the accumulator's number format code
@@ -72,9 +74,9 @@ _COLUMNS: dict[str, tuple[int, int | tuple[int, ...]]] = {  # name: (width, valu
     "kernel": (1, 0), "stage": (1, 0), "unit": (1, 0), "lanes": (1, 1), "depth": (1, 0), "at_end": (1, 0),
     "axis": (LOOPS, 0), "first": (LOOPS, 0), "trips": (LOOPS, 1), "stride": (LOOPS, 0),
     "bend": (4, (-1, -1, 0, 0)),
-    "extent": (3, 1), "padded": (3, 1), "span": (4, 1), "beat": (1, 64), "op": (1, 0), "format": (1, 0), "ops": (1, 0), "issued": (1, 0),
+    "extent": (3, 1), "padded": (3, 1), "span": (4, 1), "beat": (1, 64), "piped": (1, 0), "op": (1, 0), "format": (1, 0), "ops": (1, 0), "issued": (1, 0),
     "bytes": (4, 0), "refetch": (4, 0), "source": (4, 0), "target": (4, 0),
-    "buffers": (1, 2), "dep": (3, -1), "lag": (3, 0), "cause": (1, 0), "awaits": (1, 0), "first_of_k": (1, 1),
+    "buffers": (1, 2), "dep": (4, -1), "lag": (4, 0), "cause": (1, 0), "awaits": (1, 0), "first_of_k": (1, 1),
     "reduce": (3, (1, 0, 0)),
 }  # fmt: skip
 
@@ -153,14 +155,18 @@ class Schedule:
 
     def inner(self) -> Ints:
         """Instances inside one issue of each row (the most there are where an affine loop makes them differ)."""
-        bend = self.columns["bend"]
+        depth, bend = self.columns["depth"], self.columns["bend"]
         trips = self.columns["trips"].copy()
+        outside = np.arange(LOOPS)[None, :] < depth[:, None]
         for row in np.flatnonzero(bend[:, 0] >= 0):
             loop, outer, step = (int(v) for v in bend[row, :3])
-            last = int(self.columns["first"][row, outer]) + int(trips[row, outer]) - 1
-            trips[row, loop] += max(step * int(self.columns["first"][row, outer]), step * last)
-        inside = np.arange(LOOPS)[None, :] < self.columns["depth"][:, None]
-        out: Ints = np.where(inside, 1, trips).prod(axis=1)
+            count, first = int(trips[row, outer]), int(self.columns["first"][row, outer])
+            if depth[row] <= outer:  # the whole triangle is in one issue
+                both = int((trips[row, loop] + step * np.arange(first, first + count)).sum())
+                trips[row, outer], trips[row, loop] = 1, both
+            else:
+                trips[row, loop] += max(step * first, step * (first + count - 1))
+        out: Ints = np.where(outside, 1, trips).prod(axis=1)
         return out
 
     def origin(self, instance: Instance) -> dict[str, int]:
@@ -224,11 +230,13 @@ class ScheduleBuilder:
             raise ValueError(f"unknown schedule columns {sorted(values.keys() - _COLUMNS.keys())}")
         self._order.append(len(self._rows))
         self._rows.append(values)
+        self._pattern = -1
 
     def repeat(self, kernel: int) -> None:
         """Add the rows of an earlier ``kernel`` to the current one."""
+        empty = len(self._order) == self._starts[-1]
         self._order += self._order[self._starts[kernel] : self._starts[kernel + 1]]
-        self._pattern = self._patterns[kernel]
+        self._pattern = self._patterns[kernel] if empty else -1
 
     def end_kernel(self, name: str = "", producers: Sequence[int] = ()) -> int:
         """Close the current kernel, which reads the results of ``producers``; return its number."""
@@ -260,6 +268,8 @@ class ScheduleBuilder:
                     flat += filling[len(value) :]
                 else:
                     flat += (value,) * width
+            if len(flat) != width * len(self._rows):
+                raise ValueError(f"schedule column {name} takes at most {width} values per row")
             columns[name] = np.array(flat, dtype=np.int64).reshape(-1, width)[order]
         columns["kernel"] = np.repeat(np.arange(len(self._names), dtype=np.int64), np.diff(starts))
         return Schedule(columns, starts, tuple(self._producers), tuple(self._names), tuple(self._patterns))
