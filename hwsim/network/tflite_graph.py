@@ -114,17 +114,20 @@ class TfGraph:
         constant = self.tensor(weight) if weight is not None else None
         value = self.emit.layer(
             op, *values, out=self.shape(tensor), name=_label(tensor), dtype=tensor.dtype, fused=self.fused,
-            weight_dtype=constant.dtype if constant else None,
+            weight_dtype=self.x(weight).dtype if weight is not None else None,
             weights_of=self.owned(weight) if weight is not None else "",
             qparams=self.quant(tensor, values, constant), **attrs,
         )  # fmt: skip
         return self.store(position, value)
 
     def owned(self, weight: int) -> str:
-        """The stored tensors the current operator owns, as one key: weights and, if constant, a bias after them."""
-        key = f"t{self.op.inputs[weight]}"
-        after = self.op.inputs[weight + 1 : weight + 2] if self.op.code != "TRANSPOSE_CONV" else ()
-        return " ".join([key, *(f"t{i}" for i in after if i >= 0)])
+        """The stored tensors the current operator owns, as one key: its weights and a bias after them."""
+        keys = [self.x(weight).origin]
+        if self.op.code in ("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "SVDF") and self.has(
+            weight + 1
+        ):
+            keys.append(self.x(weight + 1).origin)
+        return " ".join(keys) if all(keys) else ""
 
     def store(self, position: int, value: Value) -> Value:
         """Let output ``position`` hold ``value``."""
