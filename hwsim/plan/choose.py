@@ -53,25 +53,23 @@ def _signature(kernel: Kernel) -> tuple[object, ...]:
 
 
 def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constants: Constants) -> None:
-    lane_ops = lane_operations(kernel, constants)
+    lane_ops = lane_operations(kernel, view, constants)
     if kernel.kind == "attention":
-        lower_attention(builder, kernel, view, lane_ops, int(constants["window_edge"]))
+        lower_attention(builder, kernel, view, _arithmetic(kernel, view, constants), int(constants["window_edge"]))
     elif kernel.kind == "matmul" and not _on_vector(kernel, view, lane_ops):
         if view.fifo_tiles:
-            lower_folds(builder, kernel, view, lane_ops)
+            lower_folds(builder, kernel, view, _arithmetic(kernel, view, constants))
             return
-        costs = lane_costs(kernel, constants)
+        costs = lane_costs(kernel, view, constants)
         options = candidates(kernel, view, int(constants["window_edge"]))
-        shape, window = min(options, key=lambda o: estimate(kernel, *o, view, constants, costs))
+        shape, window = min(options, key=lambda o: estimate(kernel, o[0], o[1], view, constants, costs))
         lower_windows(builder, kernel, view, shape, window, costs)
     else:
-        ops = lane_ops + (2 * kernel.macs if kernel.products else 0)
-        lower_vector(
-            builder, kernel, view, ops, int(constants["vector_chunk"]), _vector_cores(kernel, ops, view, constants)
-        )
+        ops = lane_ops + (2 * kernel.macs / view.alus if kernel.products else 0)
+        lower_vector(builder, kernel, view, ops, int(constants["vector_chunk"]), _vector_cores(ops, view, constants))
 
 
-def _vector_cores(kernel: Kernel, ops: float, view: SystolicView, constants: Constants) -> int:
+def _vector_cores(ops: float, view: SystolicView, constants: Constants) -> int:
     """All cores when splitting the work gains more than starting the second core costs."""
     if view.cores == 1:
         return 1
@@ -87,36 +85,40 @@ def _on_vector(kernel: Kernel, view: SystolicView, lane_ops: float) -> bool:
     together = max(1, min(view.rows // max(1, product.conv.in_channels), view.cols // product.n))
     folds = math.prod(product.conv.kernel) * -(-product.batch // together)
     on_array = folds * product.m / (view.arrays * view.cores)
-    return 2 * kernel.macs / (view.lanes * view.cores) < on_array
+    return 2 * kernel.macs / (view.alus * view.lanes * view.cores) < on_array
 
 
-def lane_costs(kernel: Kernel, constants: Constants) -> LaneCosts:
+def lane_costs(kernel: Kernel, view: SystolicView, constants: Constants) -> LaneCosts:
     """Lane operations of a matrix kernel's surroundings: decoding and packing of software formats, fused layers."""
     software = kernel.inputs[0].format in SOFTWARE_FORMATS
+    register_bytes = view.lanes * FORMATS[kernel.inputs[0].format].width / 8
     return LaneCosts(
-        decode=constants["decode_cycles"] if software else 0.0,
+        copy=register_bytes / (view.dram_read * constants["memory_efficiency"]) if software else 0.0,
+        prologue=constants["prologue_cycles"] if software else 0.0,
         touch=constants["epilogue_cycles"] if software else 0.0,
-        fused=_arithmetic(kernel, constants),
+        fused=_arithmetic(kernel, view, constants),
     )
 
 
-def lane_operations(kernel: Kernel, constants: Constants) -> float:
+def lane_operations(kernel: Kernel, view: SystolicView, constants: Constants) -> float:
     """Lane operations of a vector kernel: arithmetic, and decoding or packing of every value read or written."""
-    total = _arithmetic(kernel, constants)
+    total = _arithmetic(kernel, view, constants)
     for operand in (*kernel.inputs, *kernel.outputs):
-        bits = FORMATS[operand.format]
         each = 0.0
         if operand.format in SOFTWARE_FORMATS:
             each = constants["decode_cycles"]
-        elif bits.width < 32:
+        elif FORMATS[operand.format].width < 32:
             each = constants["native_decode_cycles"]
         times = kernel.passes if operand in kernel.inputs else 1
         total += each * operand.elements * times
+    if kernel.passes > 1:
+        total += constants["row_cycles"] * kernel.rows * view.lanes
     return total
 
 
-def _arithmetic(kernel: Kernel, constants: Constants) -> float:
-    return kernel.alu + kernel.special * constants["special_cycles"]
+def _arithmetic(kernel: Kernel, view: SystolicView, constants: Constants) -> float:
+    """Simple operations fill all ALUs of a lane; transcendental ones take the lane for several cycles."""
+    return kernel.alu / view.alus + kernel.special * constants["special_cycles"]
 
 
 def estimate(
@@ -131,7 +133,6 @@ def estimate(
     groups = plan.groups * shape.repeat
     nm, nn = -(-plan.m // window.m), -(-plan.n // window.n)
     nk = -(-plan.k // window.k) * (plan.taps if window.k < plan.k else 1)
-    count = groups * nm * nn * nk
     read = view.dram_read * constants["memory_efficiency"]
     write = view.dram_write * constants["memory_efficiency"]
     a_times = nn if nk > 1 or (window.order == "nm" and nm > 1) else 1
@@ -144,27 +145,21 @@ def estimate(
     loads /= read
     out = shape.c_bytes / write if shape.c_level == "dram" else 0.0
     out += epilogue_bytes(kernel) / write
-    arrays = view.arrays * window.cores
     rate = kernel.multiply.rate / kernel.multiply.passes
-    software = costs.decode > 0
-    if software:
-        rate *= constants["converting_rate_piped" if count > 1 else "converting_rate_serial"]
     # Ragged windows pay their padding: folds are counted per window.
     tiles_n = (plan.n // window.n) * -(-window.n // view.cols) + -(-(plan.n % window.n) // view.cols)
     folds_k = plan.taps * ((plan.k // window.k) * -(-window.k // view.rows) + -(-(plan.k % window.k) // view.rows))
     steps = -(-plan.m // 8) * 8
     beats = max(steps / rate / view.rows_per_clk, nm * view.rows / view.weight_rows_per_clk)
-    tiles = tiles_n / arrays
-    if software or constants["uneven_share"] >= 1:
-        share = constants["uneven_share"]
-        tiles = share * -(-tiles_n // arrays) + (1 - share) * tiles
-    matrix = groups * tiles * folds_k * beats
+    tiles = tiles_n / view.arrays
+    tiles += constants["idle_arrays"] * max(0.0, 1.0 - tiles)
+    matrix = groups * tiles * folds_k * beats / window.cores
     touched = plan.groups * shape.repeat * plan.m * plan.n
-    vector = (costs.touch * touched * (1 if count == 1 else 1 + nk) + costs.fused) / (view.lanes * window.cores)
-    if count == 1:
-        ends = 2 * view.rows + view.cols
-        return loads + matrix + constants["fold_overhead"] * folds_k + ends + vector + out
+    popped = (costs.touch + costs.copy) * (1 + nk) if window.piped else costs.touch
+    vector = (popped * touched + costs.fused) / (view.lanes * window.cores)
+    if not window.piped:
+        return loads + matrix + folds_k * min(plan.m, plan.n, view.rows) + vector + out
     a, b, _ = window_bytes(shape, window, view)
     first = (a * (shape.a_level == "dram") + b * (shape.b_level == "dram")) / read
-    first += 2 * costs.decode * (window.m + window.n) * window.k / (view.lanes * window.cores)
-    return first + max(loads, matrix + vector + out)
+    first += costs.prologue * window.n * window.k / view.lanes
+    return first + max(loads, matrix + (vector if costs.touch else 0.0), vector, out)

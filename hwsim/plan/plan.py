@@ -168,7 +168,7 @@ def _kernel(
     for name in group.reads:
         elements = _read_elements(net, group, name, slices)
         nbytes = storage_bytes(elements, formats[name])
-        level = "shared" if name in kept else "dram"
+        level = "shared" if name in kept else target.outside_level
         inputs.append(Operand(name, elements, nbytes, formats[name], level))
     work = [net.vector_work[la.id] for la in group.layers]
     if lead.op == "embedding":  # reads the looked-up rows, not the ids' worth of table
@@ -180,7 +180,10 @@ def _kernel(
         if past > 0:
             nbytes = storage_bytes(past, precision.activations)
             inputs.append(Operand(f"{lead.id}.cache", past, nbytes, precision.activations))
-    outputs = tuple(Operand(n, _elements(net, n), size[n], formats[n], "shared" if n in kept else "dram") for n in made)
+    outputs = tuple(
+        Operand(n, _elements(net, n), size[n], formats[n], "shared" if n in kept else target.outside_level)
+        for n in made
+    )
     kind = group.kind
     if kind in ("elementwise", "reduce"):
         kind = "vector"

@@ -46,39 +46,58 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
     common = {"axis": axes}
     beat = max(1, round(64 * passes / kernel.multiply.rate))
     code = FORMAT[kernel.inputs[0].format]
+    trips_all = tuple(x.count for x in loops)
+    arriving = sum(o.bytes for o in kernel.inputs if o.level == "host")
+    leaving = sum(o.bytes for o in kernel.outputs if o.level == "host")
+    stage = 0
+    if arriving:  # inputs that are not on the chip cross the host link first
+        builder.row(
+            **common, stage=stage, unit=UNIT["link"], bytes=(arriving,), source=(LEVEL["host"],), target=(LEVEL["shared"],),
+            op=OPERATION["copy"], cause=CAUSE["link"], buffers=0, awaits=1,
+        )  # fmt: skip
+        stage += 1
     # The layer may begin when its input is complete; the queue refills meanwhile.
-    builder.row(**common, stage=0, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=1, buffers=0)
-    fetched = kernel.products[0].b_weight
-    source = LEVEL["dram"] if fetched else LEVEL["shared"]
+    dispatch = stage
     builder.row(
-        **common, stage=1, unit=UNIT["dma"], depth=depth, trips=tuple(x.count for x in loops), bytes=(0, tile),
-        refetch=(0, depth), source=(0, source), target=(0, LEVEL["fifo"]), buffers=view.fifo_tiles,
-        cause=CAUSE["weight_fetch"], awaits=0 if fetched else 1, op=OPERATION["copy"],
+        **common, stage=dispatch, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=1, buffers=0,
+        dep=(dispatch - 1,) if arriving else (),
+    )  # fmt: skip
+    fetched = product.b_weight
+    fetch, shift, matrix, activate = dispatch + 1, dispatch + 2, dispatch + 3, dispatch + 4
+    builder.row(
+        **common, stage=fetch, unit=UNIT["dma"], depth=depth, trips=trips_all, bytes=(0, tile), refetch=(0, depth),
+        source=(0, LEVEL["dram"] if fetched else LEVEL["shared"]), target=(0, LEVEL["fifo"]), buffers=view.fifo_tiles,
+        cause=CAUSE["weight_fetch"], awaits=0 if fetched else 1, op=OPERATION["copy"], format=code,
     )  # fmt: skip
     builder.row(
-        **common, stage=2, unit=UNIT["shift"], depth=depth, trips=tuple(x.count for x in loops), bytes=(0, tile),
-        refetch=(0, depth), source=(0, LEVEL["fifo"]), target=(0, LEVEL["array"]), buffers=2 if view.double_buffer else 1,
-        dep=(1,), cause=CAUSE["weight_shift"], op=OPERATION["copy"],
+        **common, stage=shift, unit=UNIT["shift"], depth=depth, trips=trips_all, bytes=(0, tile), refetch=(0, depth),
+        source=(0, LEVEL["fifo"]), target=(0, LEVEL["array"]), buffers=2 if view.double_buffer else 1, dep=(fetch,),
+        cause=CAUSE["weight_shift"], op=OPERATION["copy"], format=code,
     )  # fmt: skip
     for first, trips, extent in split_classes(loops):
         m, n, k = (extent.get(a, fixed.get(a, 1)) for a in ("m", "n", "k"))
-        useful = m * n * k
         builder.row(
-            **common, stage=3, unit=UNIT["matrix"], lanes=1, depth=depth, first=first, trips=trips, extent=(m, n, k),
-            padded=(m, view.cols, view.rows), op=OPERATION["mac"], ops=useful * passes,
-            issued=m * view.cols * view.rows * passes, bytes=(m * view.rows * a_bytes, 0, m * n * view.accumulator_bytes),
-            refetch=(depth, 0, depth), source=(LEVEL["shared"], 0, LEVEL["array"]),
-            target=(LEVEL["array"], 0, LEVEL["accumulator"]), dep=(2, 0, 4), lag=(0, 0, 0 if single else 1),
-            buffers=0, cause=CAUSE["matrix"], span=(m, n, k, 1), beat=beat, format=code,
+            **common, stage=matrix, unit=UNIT["matrix"], depth=depth, first=first, trips=trips, extent=(m, n, k),
+            padded=(m, view.cols, view.rows), op=OPERATION["mac"], span=(m, n, k, 1), beat=beat, format=code,
+            ops=m * n * k * passes, issued=m * view.cols * view.rows * passes,
+            bytes=(m * view.rows * a_bytes, 0, m * n * view.accumulator_bytes), refetch=(depth, 0, depth),
+            source=(LEVEL["shared"], 0, LEVEL["array"]), target=(LEVEL["array"], 0, LEVEL["accumulator"]),
+            dep=(shift, dispatch, activate), lag=(0, 0, 0 if single else 1), buffers=0, cause=CAUSE["matrix"],
         )  # fmt: skip
-    results = sum(o.bytes for o in kernel.outputs) / max(1, product.c_elements * product.repeat)
+    on_chip = sum(o.bytes for o in kernel.outputs) / max(1, product.c_elements * product.repeat)
     total_rows = plan.groups * product.repeat * plan.m * -(-plan.n // view.cols)
     per_row = lane_ops / max(1, total_rows)
     for first, trips, extent in split_classes(loops[:outer]):
         m, n = extent.get("m", fixed.get("m", 1)), extent.get("n", fixed.get("n", 1))
         builder.row(
-            **common, stage=4, unit=UNIT["vector"], depth=outer, at_end=1, first=first, trips=trips, extent=(m, n, 1),
-            padded=(m, view.cols, 1), op=OPERATION["alu"], ops=m * n, issued=max(m * view.lanes, round(per_row * m)),
-            bytes=(0, 0, round(m * n * results)), refetch=(0, 0, outer), source=(0, 0, LEVEL["accumulator"]),
-            target=(0, 0, LEVEL["shared"]), dep=(3,), cause=CAUSE["vector_unit"], format=code, buffers=0,
+            **common, stage=activate, unit=UNIT["vector"], depth=outer, at_end=1, first=first, trips=trips,
+            extent=(m, n, 1), padded=(m, view.cols, 1), op=OPERATION["alu"], ops=m * n, format=code,
+            issued=max(m * view.lanes, round(per_row * m)), bytes=(0, 0, round(m * n * on_chip)), refetch=(0, 0, outer),
+            source=(0, 0, LEVEL["accumulator"]), target=(0, 0, LEVEL["shared"]), dep=(matrix,), buffers=0,
+            cause=CAUSE["vector_unit"],
+        )  # fmt: skip
+    if leaving:
+        builder.row(
+            **common, stage=activate + 1, unit=UNIT["link"], at_end=1, bytes=(0, 0, leaving), op=OPERATION["copy"],
+            source=(0, 0, LEVEL["shared"]), target=(0, 0, LEVEL["host"]), dep=(activate,), cause=CAUSE["link"], buffers=0,
         )  # fmt: skip

@@ -16,8 +16,10 @@ def lower_vector(
     ``lane_ops`` are the lane operations of the whole kernel (the family's cost of each kind of operation applied). Inputs
     and outputs kept on the chip cost no memory traffic.
     """
-    read = sum(o.bytes for o in kernel.inputs if o.level == "dram") + kernel.weight_bytes
-    written = sum(o.bytes for o in kernel.outputs if o.level == "dram")
+    outside = "dram" if view.activations_in_dram else "host"
+    read = sum(o.bytes for o in kernel.inputs if o.level == outside) + kernel.weight_bytes
+    written = sum(o.bytes for o in kernel.outputs if o.level == outside)
+    reader, writer = (UNIT["dma"], UNIT["store"]) if outside == "dram" else (UNIT["link"], UNIT["link"])
     elements = max(1, sum(o.elements for o in kernel.outputs))
     total = sum(o.bytes for o in kernel.inputs) + kernel.output_bytes
     chunks = max(1, min(-(-total // max(1, chunk_bytes)), elements))
@@ -37,16 +39,16 @@ def lower_vector(
     # Every sweep over the input is a program of its own: a reduction must end before its result is used.
     builder.row(
         stage=0, unit=UNIT["dispatch"], depth=sweeps, trips=(sweep.count,) * sweeps, cause=CAUSE["dispatch"], awaits=2,
-        buffers=0, axis=axes, dep=(2 if read else 1,),
+        buffers=0, axis=axes, dep=(2 if read else 1,), lanes=cores,
     )  # fmt: skip
     stage = 0
     if read:
         stage += 1
         for first, trips, size in parts:
             builder.row(
-                stage=stage, unit=UNIT["dma"], axis=axes, depth=depth, first=first, trips=trips, extent=(size, 1, 1),
+                stage=stage, unit=reader, axis=axes, depth=depth, first=first, trips=trips, extent=(size, 1, 1),
                 padded=(size, 1, 1), op=OPERATION["copy"], bytes=(max(1, round(read * size * share)),), refetch=(depth,),
-                source=(LEVEL["dram"],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE["activation_fetch"],
+                source=(LEVEL[outside],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE["activation_fetch" if outside == "dram" else "link"],
                 buffers=view.buffers, awaits=1, format=code,
             )  # fmt: skip
     stage += 1
@@ -65,9 +67,9 @@ def lower_vector(
             for first, trips, size in parts:
                 nbytes = max(1, round(written * size * share)) if last else 0
                 builder.row(
-                    stage=stage + 1, unit=UNIT["store"], axis=axes, depth=depth, at_end=1,
+                    stage=stage + 1, unit=writer, axis=axes, depth=depth, at_end=1,
                     first=(*(x[0] for x in lead), *first[sweeps:]), trips=(*(x[1] for x in lead), *trips[sweeps:]),
                     extent=(size, 1, 1), padded=(size, 1, 1), op=OPERATION["copy"], bytes=(0, 0, nbytes),
-                    refetch=(0, 0, depth), source=(0, 0, LEVEL["shared"]), target=(0, 0, LEVEL["dram"]), dep=(stage,),
-                    cause=CAUSE["store"], buffers=0, format=code,
+                    refetch=(0, 0, depth), source=(0, 0, LEVEL["shared"]), target=(0, 0, LEVEL[outside]), dep=(stage,),
+                    cause=CAUSE["store" if outside == "dram" else "link"], buffers=0, format=code,
                 )  # fmt: skip

@@ -60,7 +60,7 @@ class SystolicView:
     fifo_tiles: int
     host_bytes: float
     lanes: int
-    vector_ops: float
+    alus: int
     vector_rates: Mapping[str, float]
     instruction_cycles: float
     program_s: float
@@ -149,7 +149,7 @@ def systolic_view(acc: Accelerator) -> SystolicView:
         fifo_tiles=fifo.buffers if fifo is not None else 0,
         host_bytes=acc.host.bandwidth_bytes_per_s / share * per_clock,
         lanes=vector.lanes * vector.sublanes,
-        vector_ops=vector.ops_per_clk * cores * vector.clock_hz / clock,
+        alus=vector.alus,
         vector_rates=dict(vector.rates),
         instruction_cycles=acc.dispatch.instruction_cycles,
         program_s=acc.dispatch.program_s,

@@ -30,14 +30,20 @@ class Window:
     order: str = "mn"
     cores: int = 1
     swap: bool = False
+    piped: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class LaneCosts:
-    """Vector work of a kernel in lane operations: per decoded element, per result touched, and all fused layers together."""
+    """Vector work of a kernel, in lane operations: of all fused layers together, and what software formats cost.
 
-    decode: float = 0.0
+    ``prologue`` is per element of the first stationary window of a pipelined kernel, ``touch`` per result popped,
+    ``copy`` per result moved between windows of a pipelined kernel.
+    """
+
+    prologue: float = 0.0
     touch: float = 0.0
+    copy: float = 0.0
     fused: float = 0.0
 
 
@@ -138,19 +144,24 @@ def fits(shape: Shape, window: Window, view: SystolicView) -> bool:
 def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shape, Window]]:
     """Return the cuts worth timing, as the machine's compiler has them.
 
-    With a window ``edge`` (TPUs): everything in one window on one core where it fits, or windows of at most that edge in
-    every direction on all cores; either operand of a plain product may be the streamed one. Without (scratchpad arrays):
-    for each width n the tallest window that fits, in both loop orders; K is cut only when nothing fits otherwise, and
-    when even the smallest cut is too large it is returned anyway.
+    With a window ``edge`` (TPUs) small products run in one window on one core, its units in series; products of more
+    than a quarter of the edge's cube, or too large for the chip, run in windows of at most that edge over all cores. A
+    plain product may be computed transposed when its columns do not fill whole tiles. Without an edge (scratchpad
+    arrays): for each width n the tallest window that fits, in both loop orders; K is cut only when nothing fits
+    otherwise, and when even the smallest cut is too large it is returned anyway.
     """
     out: list[tuple[Shape, Window]] = []
     if edge:
-        for swap in (False, True) if kernel.products[0].conv is None else (False,):
+        product = kernel.products[0]
+        ragged = product.n <= view.cols or product.n % view.cols != 0
+        for swap in (False, True) if product.conv is None and ragged else (False,):
             shape = shape_of(kernel, view, swap)
             plan = shape.plan
-            whole = Window(plan.m, plan.n, plan.k, "mn", 1, swap)
-            if plan.groups * shape.repeat == 1 and fits(shape, whole, view):
+            whole = Window(plan.m, plan.n, plan.k, "mn", 1, swap, False)
+            one = plan.groups * shape.repeat == 1 and fits(shape, whole, view)
+            if one and product.macs <= edge**3 / 4:
                 out.append((shape, whole))
+                continue
             cut = Window(min(plan.m, edge), min(plan.n, edge), min(plan.k, edge), "mn", view.cores, swap)
             out.append((shape, cut))
             if cut.m < plan.m and cut.n < plan.n and cut.k == plan.k:
@@ -226,7 +237,7 @@ def lower_windows(
     nest = nest_of(shape, window)
     loops = [x for x in nest if x.count > 1]
     fixed = {x.axis: x.edge for x in nest if x.count == 1}
-    piped = len(loops) > 0
+    piped = window.piped
     inside_taps = 1 if any(x.axis == "tap" for x in nest) else plan.taps
     names = [x.axis for x in loops]
     code = {"batch": "batch", "m": "m", "n": "n", "tap": "k", "k": "k"}
@@ -283,14 +294,13 @@ def lower_windows(
                 buffers=view.buffers, dep=(0,), cause=CAUSE["activation_fetch" if activation else "weight_fetch"],
                 awaits=1 if activation or not kernel.products[0].b_weight else 0,
             )  # fmt: skip
-    if piped and costs.decode:
-        # The first window is converted before the pipeline starts; later ones hide behind the products.
-        first_m, first_n, first_k = min(plan.m, window.m), min(plan.n, window.n), min(plan.k, window.k)
-        elements = (first_m + first_n) * first_k
+    if piped and costs.prologue:
+        # The first stationary window is decoded and pushed before the first fold; later ones hide behind the products.
+        elements = min(plan.n, window.n) * min(plan.k, window.k)
         stage += 1
         builder.row(
-            stage=stage, unit=UNIT["convert"], lanes=window.cores, axis=axes, op=OPERATION["convert"], ops=elements,
-            issued=round(2 * costs.decode * elements), dep=tuple(waits_for[-1:]) or (0,), cause=CAUSE["conversion"],
+            stage=stage, unit=UNIT["convert"], axis=axes, op=OPERATION["convert"], ops=elements,
+            issued=round(costs.prologue * elements), dep=tuple(waits_for[-1:]) or (0,), cause=CAUSE["conversion"],
             buffers=0, awaits=1, source=(LEVEL["shared"],), target=(LEVEL["shared"],),
         )  # fmt: skip
         waits_for.append(stage)
@@ -298,9 +308,13 @@ def lower_windows(
     matrix = stage
     has_store = shape.c_level == "dram" or epilogue_bytes(kernel) > 0
     extra = epilogue_bytes(kernel)
-    last_stage = matrix + 1 + (1 if piped else 0) + (1 if has_store else 0)
-    # One window of results is alive: the next product waits until the last one has left.
-    deps = (*(waits_for[-2:] or [0]), last_stage)
+    # Results that need packing hold up the next window until they have left; others alternate between two windows.
+    accumulates = piped and costs.touch > 0
+    if accumulates:
+        deps, lags = (*waits_for[-3:], matrix + 1), (*(0 for _ in waits_for[-3:]), 0)
+    else:
+        last_stage = matrix + 1 + has_store
+        deps, lags = (*(waits_for[-3:] or [0]), last_stage), (*(0 for _ in waits_for[-3:] or [0]), 1 if piped else 0)
     rate = kernel.multiply.rate
     beat = max(1, round(64 * kernel.multiply.passes / rate))
     code_format = FORMAT[kernel.inputs[0].format]
@@ -335,24 +349,30 @@ def lower_windows(
                 issued=(m_unit or fm) * (n_unit or fn) * (k_unit or fk) * kernel.multiply.passes,
                 bytes=(fm * fk * element_a, fn * fk * element_b, reads_psum),
                 refetch=(all_loops,) * 3, source=(LEVEL["shared"], LEVEL["shared"], LEVEL["array"]),
-                target=(LEVEL["array"], LEVEL["array"], LEVEL["accumulator"]), dep=deps, cause=CAUSE["matrix"],
+                target=(LEVEL["array"], LEVEL["array"], LEVEL["accumulator"]), dep=deps, lag=lags, piped=int(piped), cause=CAUSE["matrix"],
                 buffers=view.buffers, awaits=1,
             )  # fmt: skip
     elements_out = max(1, plan.groups * shape.repeat * plan.m * plan.n)
     fused = costs.fused / elements_out
-    touches = [(loops, depth, 0, costs.touch)] if piped else []
-    touches.append((loops[:outer], outer, 1, costs.touch + fused))
-    for over, at_depth, at_end, per_element in touches:
-        stage += 1
-        for first, trips, extent in split_classes(over):
-            m, n = (extent.get(x, fixed.get(x, y)) for x, y in (("m", plan.m), ("n", plan.n)))
-            builder.row(
-                stage=stage, unit=UNIT["vector"], lanes=window.cores, axis=axes, depth=at_depth, at_end=at_end, first=first,
-                trips=trips, extent=(m, n, 1), padded=(m, n, 1), op=OPERATION["alu"], ops=m * n if at_end else 0,
-                issued=round(m * n * per_element), dep=(stage - 1,), cause=CAUSE["vector_unit"], buffers=view.buffers,
-                bytes=(0, 0, m * n * view.accumulator_bytes), refetch=(0, 0, at_depth), source=(0, 0, LEVEL["accumulator"]),
-                target=(0, 0, LEVEL["shared"]), format=code_format,
-            )  # fmt: skip
+    stage += 1
+    if accumulates:
+        # After every K window the results are added to those so far; after the last one they are packed as well.
+        over = [*loops[:outer], *(Loop(x.axis, x.count, 0, 1) for x in loops[outer:])]
+        ends = [x.axis for x in loops[outer:]]
+    else:
+        over, ends = loops[:outer], []
+    for first, trips, extent in split_classes(over):
+        m, n = (extent.get(x, fixed.get(x, y)) for x, y in (("m", plan.m), ("n", plan.n)))
+        final = all(extent[x] == 1 for x in ends)
+        each = costs.touch + costs.copy if accumulates else costs.touch
+        per_element = each * (1 + (accumulates and final)) + (fused if final else 0.0)
+        builder.row(
+            stage=stage, unit=UNIT["vector"], lanes=window.cores, axis=axes, depth=len(over), at_end=1, first=first,
+            trips=trips, extent=(m, n, 1), padded=(m, n, 1), op=OPERATION["alu"], ops=m * n if final else 0,
+            issued=round(m * n * per_element), dep=(matrix,), cause=CAUSE["vector_unit"], buffers=view.buffers,
+            bytes=(0, 0, m * n * view.accumulator_bytes), refetch=(0, 0, len(over)), source=(0, 0, LEVEL["accumulator"]),
+            target=(0, 0, LEVEL["shared"]), format=code_format,
+        )  # fmt: skip
     if has_store:
         stage += 1
         share_c = (shape.c_bytes if shape.c_level == "dram" else 0) / (plan.groups * shape.repeat * plan.m * plan.n)

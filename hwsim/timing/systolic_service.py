@@ -15,7 +15,7 @@ import numpy as np
 from hwsim.formats import FORMATS
 from hwsim.schedule.systolic_view import SystolicView
 from hwsim.schedule.table import UNIT, Ints, Schedule
-from hwsim.timing.systolic import array_cycles, stationary_cycles
+from hwsim.timing.systolic import array_cycles
 
 # Formats a vector unit with fp32 and integer lanes must decode in software (a bf16 or integer widens with one shift).
 SOFTWARE_FORMATS = frozenset({"fp16", "e4m3", "e5m2", "e3m2", "e2m3", "e2m1"})
@@ -42,6 +42,8 @@ def service_cycles(schedule: Schedule, view: SystolicView, constants: Mapping[st
     rows = unit == UNIT["dispatch"]
     overhead = constants["kernel_overhead"] + view.kernel_s
     out[rows] = round(overhead * view.clock_hz + constants["layer_sync"] + view.instruction_cycles)
+    # Element-wise kernels on several cores take a while until all of them run.
+    out[rows & (column["lanes"] > 1)] += round(constants["megacore_start"] * view.clock_hz)
     rows = unit == UNIT["link"]
     out[rows] = np.ceil(moved[rows] / view.host_bytes)
     _matrix(schedule, view, constants, out)
@@ -83,12 +85,6 @@ def _matrix(schedule: Schedule, view: SystolicView, constants: Mapping[str, floa
     span, lanes = column["span"][rows], column["lanes"][rows]
     m, n, k, taps = span.T
     beat = column["beat"][rows] / 64.0
-    loops = np.where(
-        np.arange(column["trips"].shape[1])[None, :] < column["depth"][rows, None], column["trips"][rows], 1
-    )
-    kernel = column["kernel"]
-    issues = np.bincount(kernel[rows], weights=loops.prod(axis=1), minlength=schedule.kernels)
-    alone = issues[kernel[rows]] == 1
     if view.fifo_tiles:
         # The weights are a stage of their own; streaming is all that is left, and folds follow each other without gap.
         out[rows] = np.ceil(np.ceil(m / view.rows_per_clk) * beat)
@@ -107,16 +103,21 @@ def _matrix(schedule: Schedule, view: SystolicView, constants: Mapping[str, floa
         share = -(-folds // lanes) / folds
         out[rows] = np.ceil((cycles.total + folds * stretched) * taps * share)
         return
-    converting = _SOFTWARE[column["format"][rows]]
-    col_tiles, k_folds = -(-n // view.cols), taps * -(-k // view.rows)
+    # Several arrays share the column tiles of a window; when there are fewer tiles than arrays, some of the empty slots
+    # are filled by cutting m instead, the others idle.
+    converting, piped = _SOFTWARE[column["format"][rows]], column["piped"][rows] == 1
+    tiles = -(-n // view.cols) / view.arrays
+    tiles += constants["idle_arrays"] * np.maximum(0.0, 1.0 - tiles)
+    k_folds = taps * -(-k // view.rows)
     steps = -(-m // 8) * 8  # registers hold eight rows
     beats = np.ceil(np.ceil(steps / view.rows_per_clk) * beat)
     shift = -(-view.rows // view.weight_rows_per_clk) * view.clks_per_weight_row
     per_fold = np.maximum(beats, shift) if view.double_buffer else beats + shift
-    uneven = np.where(converting | (constants["uneven_share"] >= 1), constants["uneven_share"], 0.0)
-    folds = uneven * -(-col_tiles // lanes) * k_folds + (1 - uneven) * col_tiles * k_folds / lanes
     rate = np.where(
-        converting, np.where(alone, constants["converting_rate_serial"], constants["converting_rate_piped"]), 1.0
+        converting,
+        np.where(piped, constants["converting_rate_piped"], constants["converting_rate_serial"]),
+        np.where(piped, constants["native_rate_piped"], 1.0),
     )
-    ends = stationary_cycles(1, 1, view.rows, view.cols).total - 1  # first shift, fill and drain
-    out[rows] = np.ceil(folds * per_fold / rate + np.where(alone, constants["fold_overhead"] * k_folds + ends, 0))
+    # A product in one window starts the array anew for every K fold: one edge of it, as far as it is occupied.
+    skew = np.where(piped, 0, k_folds * np.minimum(np.minimum(m, n), view.rows))
+    out[rows] = np.ceil(per_fold * k_folds * tiles * view.arrays / lanes / rate + skew)
