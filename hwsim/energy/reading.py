@@ -244,15 +244,27 @@ class _Activity:
         return read, written
 
     def _starts(self) -> Floats:
-        """Transfers of C that begin an accumulation: those with every k loop around them at its first index."""
+        """Transfers of C that begin an accumulation: those with every k loop around them at index 0."""
         schedule = self._schedule
         depth = schedule.refetch[:, OPERANDS.index("c")]
         outside = np.arange(LOOPS)[None, :] < depth[:, None]
-        k_loop = (schedule.axis == AXIS["k"]) & outside
-        begins = ((schedule.first == 0) | ~k_loop).all(axis=1) & (schedule.first_of_k == 1)
-        per_k = np.where(k_loop, np.maximum(1, schedule.trips), 1).prod(axis=1)
-        transfers = self._transfers[:, OPERANDS.index("c")]
-        out: Floats = np.where(begins, transfers / per_k, 0.0)
+        k_loop = schedule.axis == AXIS["k"]
+        per_loop = np.where(k_loop, schedule.first == 0, schedule.trips)
+        starts = np.where(outside, per_loop, 1).prod(axis=1)
+        for row in np.flatnonzero(schedule.bend[:, 0] >= 0):
+            loop, outer, step, first_step = (int(v) for v in schedule.bend[row])
+            if loop >= depth[row]:
+                continue
+            first = int(schedule.first[row, outer])
+            at = np.arange(first, first + int(schedule.trips[row, outer]))
+            trips = schedule.trips[row, loop] + step * at
+            if k_loop[row, loop]:
+                trips = (trips > 0) & (schedule.first[row, loop] + first_step * at == 0)
+            if k_loop[row, outer]:
+                trips = trips * (at == 0)
+            others = [v for v in range(depth[row]) if v not in (loop, outer)]
+            starts[row] = trips.sum() * per_loop[row, others].prod()
+        out: Floats = np.where(schedule.first_of_k == 1, starts, 0).astype(np.float64)
         return out
 
     def macs(self, profile: _Profile) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats], Floats]:
