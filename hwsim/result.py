@@ -120,9 +120,9 @@ class Result:
 
     @property
     def utilization(self) -> float:
-        """Useful multiply-accumulates over what the arrays in use could do in that time at one per cell and clock."""
-        done = sum(row["macs"] for row in self.kernels)
-        return float(done / max(1.0, self.latency_s * self.totals.clock_hz * self.totals.peak_macs))
+        """Useful multiply-accumulates over what the arrays could do in that time at their rate for each format."""
+        busy = sum(row["utilization_useful_pct"] / 100 * row["cycles"] for row in self.kernels)
+        return float(busy / max(1.0, self.latency_s * self.totals.clock_hz))
 
     @property
     def bound_by(self) -> str:
@@ -194,13 +194,16 @@ class Result:
                 label = LIMITERS[CAUSES[code]]
                 parts[label] = parts.get(label, 0) + int(timing.waits[k][code])
             # Causal attention skips what its mask hides, so its work is what the schedule executes.
-            work = int(useful[k]) // max(1, kernel.multiply.passes if kernel.multiply else 1) if useful[k] else kernel.macs
+            work = (
+                int(useful[k]) // max(1, kernel.multiply.passes if kernel.multiply else 1) if useful[k] else kernel.macs
+            )
             rate = kernel.multiply.rate / kernel.multiply.passes if kernel.multiply else 1.0
             compute_s = work / (totals.peak_macs * rate * clock)
             dram = float(self._dram_read[k] + self._dram_written[k])
             bound_s = max(compute_s, dram / totals.dram_bytes_per_s)
             latency_s = cycles / clock
-            capacity = cycles * totals.peak_macs
+            native = kernel.multiply.rate if kernel.multiply else 1.0
+            capacity = cycles * totals.peak_macs * native
             rows.append(
                 {
                     "kernel": k,
@@ -218,7 +221,7 @@ class Result:
                     "sol_pct": 100.0 * bound_s / latency_s if latency_s else 100.0,
                     "bound": "compute" if compute_s >= dram / totals.dram_bytes_per_s else "memory",
                     "limiter": max(parts, key=lambda p: parts[p]) if cycles else "",
-                    "utilization_useful_pct": 100.0 * float(useful[k]) / capacity if cycles else 0.0,
+                    "utilization_useful_pct": 100.0 * (work if kernel.products else 0) / capacity if cycles else 0.0,
                     "utilization_padded_pct": 100.0 * float(issued[k]) / capacity if cycles else 0.0,
                     "dram_read_bytes": int(self._dram_read[k]),
                     "dram_write_bytes": int(self._dram_written[k]),

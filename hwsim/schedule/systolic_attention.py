@@ -21,12 +21,18 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
     """
     assert kernel.multiply is not None
     qk, pv = kernel.products
+    rows_q, length, depth_k, depth_v, batch = qk.m, qk.n, qk.k, pv.n, qk.batch
+    shared_kv = max(1, batch * length * depth_k // max(1, qk.b_elements))  # query heads per key/value head
     block = min(BLOCK, edge or BLOCK)
-    # Equal blocks, so that a growing key loop ends on the diagonal block of every query block.
-    block = -(-qk.m // -(-qk.m // block)) if qk.causal else block
-    rows_q, length, depth_k, depth_v = qk.m, qk.n, qk.k, pv.n
+    growing = qk.causal and length == rows_q and rows_q > block
+    if growing:
+        # Equal blocks, so that the key loop ends on the diagonal block of every query block.
+        block = -(-rows_q // -(-rows_q // block))
+    elif rows_q * shared_kv <= block:
+        # Few queries (decoding): the heads that share keys and values are rows of one block.
+        rows_q, batch, shared_kv = rows_q * shared_kv, batch // shared_kv, 1
     query, keys = Loop.over("m", rows_q, block), Loop.over("n", length, block)
-    nest = [Loop("batch", qk.batch), query, keys]
+    nest = [Loop("batch", batch), query, keys]
     loops = [x for x in nest if x.count > 1]
     names = [x.axis for x in loops]
     axes = tuple(AXIS[x] for x in names)
@@ -34,13 +40,12 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
     full = len(loops)
     outer = len([x for x in names if x != "n"])
     bend = (-1, -1, 0, 0)
-    if qk.causal and "m" in names and "n" in names and length == rows_q:
+    if growing:
         bend = (names.index("n"), names.index("m"), 1, 0)
     code = FORMAT[kernel.inputs[0].format]
     element = max(1, kernel.inputs[0].bytes // max(1, kernel.inputs[0].elements))
     beat = max(1, round(64 * kernel.multiply.passes / kernel.multiply.rate))
     common = {"axis": axes, "format": code}
-    shared_kv = max(1, qk.batch * length * depth_k // max(1, qk.b_elements))  # query heads per key/value head
     from_dram = any(o.level == "dram" for o in kernel.inputs)
     out_dram = any(o.level == "dram" for o in kernel.outputs)
 
@@ -78,9 +83,7 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
                 cause=CAUSE["weight_fetch"], buffers=view.buffers, awaits=1,
             )  # fmt: skip
         feeds = [1, 2]
-    scores = qk.batch * query.count * keys.count
-    lane = lane_ops / max(1, qk.batch * rows_q * length)
-    del scores
+    lane = lane_ops / max(1, batch * rows_q * length)
     for name, depth_in, width_of in (("qk", depth_k, "n"), ("softmax", 0, ""), ("pv", 0, "v")):
         stage += 1
         for first, trips, extent in parts(loops):

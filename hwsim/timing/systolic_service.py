@@ -9,6 +9,7 @@ bytes over sustained bandwidth, vector work lane operations over lanes. The cons
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -51,27 +52,35 @@ def service_cycles(schedule: Schedule, view: SystolicView, constants: Mapping[st
 
 
 def _share_memory(schedule: Schedule, view: SystolicView, efficiency: float, out: Ints) -> None:
-    """Let loads and overlapped stores of one kernel share the memory's bandwidth.
+    """Let loads and stores of one kernel that run side by side share the memory's bandwidth.
 
-    A store that is not its kernel's last runs beside loads of later chunks; its bytes slow those loads down, so the
-    total is bytes over bandwidth. Kernels that wait for each result to leave (matrix kernels) never overlap them.
+    Loads and stores are queues of their own, but their bytes use one memory. Whichever has more issues is slowed down
+    by the bytes of the other that overlap it (all stores but the last, or all loads but the first), so that a kernel
+    never takes less than its bytes over the bandwidth.
     """
     if not view.dram_shared:
         return
     column = schedule.columns
     kernel, unit = column["kernel"], column["unit"]
     count = schedule.kernels
-    issues = schedule.issues()
-    stores = unit == UNIT["store"]
-    loads = unit == UNIT["dma"]
-    has_matrix = np.bincount(kernel[unit == UNIT["matrix"]], minlength=count) > 0
-    stored = np.bincount(kernel[stores], weights=(issues * column["bytes"].sum(axis=1))[stores], minlength=count)
-    store_issues = np.bincount(kernel[stores], weights=issues[stores], minlength=count)
-    load_issues = np.bincount(kernel[loads], weights=issues[loads], minlength=count)
-    overlapped = stored * np.maximum(0.0, 1.0 - 1.0 / np.maximum(1.0, store_issues))
-    overlapped[has_matrix] = 0.0
-    extra = overlapped / np.maximum(1.0, load_issues) / (view.dram_read * efficiency)
-    out[loads] += np.ceil(extra[kernel[loads]]).astype(np.int64)
+    issues = schedule.issues().astype(float)
+    moved = issues * column["bytes"].sum(axis=1)
+    loads, stores = unit == UNIT["dma"], unit == UNIT["store"]
+
+    def total(rows: Any, values: Any) -> Any:
+        return np.bincount(kernel[rows], weights=values[rows], minlength=count)
+
+    load_issues, store_issues = total(loads, issues), total(stores, issues)
+    both = (load_issues > 0) & (store_issues > 0)
+    slow_loads = both & (load_issues >= store_issues)
+    beside = np.where(
+        slow_loads,
+        total(stores, moved) * (1 - 1 / np.maximum(1, store_issues)),
+        total(loads, moved) * (1 - 1 / np.maximum(1, load_issues)),
+    )
+    extra = beside / np.maximum(1, np.where(slow_loads, load_issues, store_issues)) / (view.dram_read * efficiency)
+    slowed = np.where(slow_loads[kernel], loads, stores & both[kernel])
+    out[slowed] += np.ceil(extra[kernel[slowed]]).astype(np.int64)
 
 
 def _matrix(schedule: Schedule, view: SystolicView, constants: Mapping[str, float], out: Ints) -> None:
