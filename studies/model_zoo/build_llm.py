@@ -63,9 +63,7 @@ def encoder(net: Builder, N: int, S: int, *, m: Decoder, types: int, answers: in
     """A BERT with the layer-norm before each sublayer (Megatron) and a span-extraction head over all positions."""
     table = net.op("embedding", net.input("ids", (N, S), "int32"), rows=m.vocabulary, width=m.width, name="embed")
     spots = net.input("positions", (1, S), "int32")
-    where = net.op(
-        "embedding", spots, rows=m.positions, width=m.width, name="position"
-    )
+    where = net.op("embedding", spots, rows=m.positions, width=m.width, name="position")
     kind = net.op("embedding", net.input("types", (N, S), "int32"), rows=types, width=m.width, name="type")
     x = net.add(net.add(table, where), kind)
     mask = net.input("mask", (N, 1, 1, S))

@@ -7,6 +7,7 @@ checkpoints have. The published MAC counts include neither bias nor batch-norm.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -61,14 +62,23 @@ STAGES_V2 = (
 
 
 def features_v2(
-    net: Builder, x: str, width: float = 1.0, *, dilate_after: int = 0, last: int = 1280
+    net: Builder,
+    x: str,
+    width: float = 1.0,
+    *,
+    dilate_after: int = 0,
+    last: int = 1280,
+    outputs: dict[int, str] | None = None,
+    depth: Callable[[float], int] = make_divisible,
 ) -> tuple[str, dict[int, str]]:
     """MobileNetV2's convolutional part with TensorFlow padding.
 
     Returns the final features and, for every output stride, the last tensor at that stride: the expansion inside the
-    block that reduces it further (what SSD and U-Net decoders take), or the final features.
+    block that reduces it further (what SSD and U-Net decoders take), or the final features. ``outputs`` receives the
+    output of every block by its number; ``last`` is the width of the closing 1x1 convolution (0: none); ``depth``
+    rounds widths.
     """
-    x = net.conv(x, make_divisible(32 * width), 3, 2, "same", fused=BN, name="stem")
+    x = net.conv(x, depth(32 * width), 3, 2, "same", fused=BN, name="stem")
     reached, rate, index = 2, 1, 0
     taps: dict[int, str] = {}
     for expansion, channels, repeats, stride in STAGES_V2:
@@ -86,11 +96,13 @@ def features_v2(
                 taps[reached] = y
                 reached *= 2
             y = net.depthwise(y, 3, step, "same", d=dilation, fused=BN, name="depthwise")
-            y = net.conv(y, make_divisible(channels * width), 1, fused="bn", name="project")
+            y = net.conv(y, depth(channels * width), 1, fused="bn", name="project")
             x = net.add(x, y) if wanted == 1 and net.shape(y)[1] == inputs else y
+            if outputs is not None:
+                outputs[index] = x
     net.prefix = ""
     if last:
-        x = net.conv(x, max(last, make_divisible(last * width)), 1, fused=BN, name="last")
+        x = net.conv(x, last, 1, fused=BN, name="last")
     taps[reached] = x
     return x, taps
 
@@ -101,6 +113,13 @@ def mobilenet_v1(net: Builder, N: int, *, width: float, pixels: int) -> str:
     x = net.global_pool(x)
     x = net.linear(net.flatten(x), 1001, name="classifier")
     return net.op("softmax", x, axis=1)
+
+
+def mobilenet_v2(net: Builder, N: int, *, width: float) -> str:
+    """PaddleClas's rounding: widths are cut to integers, the last convolution only grows."""
+    x = net.input("x", (N, 3, 224, 224))
+    x, _ = features_v2(net, x, width, last=int(1280 * max(1.0, width)), depth=int)
+    return net.linear(net.flatten(net.global_pool(x)), 1000, name="classifier")
 
 
 def _name(width: float, pixels: int) -> str:
@@ -116,4 +135,13 @@ NETWORKS = {
     )
     for width in (1.0, 0.75, 0.5, 0.25)
     for pixels in (224, 192, 160, 128)
+}
+NETWORKS |= {
+    f"mobilenet_v2_x{width}": Entry(
+        partial(mobilenet_v2, width=width),
+        task="image classification (ImageNet)",
+        source="Sandler et al. 2018 (arXiv:1801.04381) table 2 with PaddleClas's rounding of widths",
+        licence="facts from the paper and the published definition",
+    )
+    for width in (0.25, 0.5, 0.75, 1.5, 2.0)
 }

@@ -136,6 +136,25 @@ def posenet(net: Builder, N: int, *, height: int, width: int, depth: float) -> t
     return heat, net.conv(x, 34, 1, bias=True, name="offsets"), net.concat(forth, back)
 
 
+def movenet(net: Builder, N: int, *, pixels: int, width: float) -> tuple[str, ...]:
+    """MobileNetV2, a pyramid down to stride 4 whose channels shrink, and four heads; ends with the heads' maps."""
+    blocks: dict[int, str] = {}
+    x, _ = build_mobilenet.features_v2(net, net.input("image", (N, 3, pixels, pixels)), width, outputs=blocks)
+    net.prefix = "fpn."
+    x = net.conv(x, 64, 1, bias=True, name="lateral")
+    for block, lateral, c in ((10, 64, 32), (6, 32, 24), (3, 24, 24)):
+        side = net.conv(blocks[block], lateral, 1, bias=True, name="lateral")
+        x = net.add(side, net.resize(x, net.shape(side)[2:], "bilinear"))
+        x = net.conv(net.depthwise(x, 3, 1, 1, bias=True), c, 1, bias=True, fused="relu", name="pointwise")
+    outputs = []
+    for name, maps in (("center", 1), ("regression", 34), ("heatmap", 17), ("offset", 34)):
+        net.prefix = f"{name}."
+        y = net.conv(net.depthwise(x, 3, 1, 1, bias=True), 96, 1, bias=True, fused="relu", name="pointwise")
+        fused = "sigmoid" if name in ("center", "heatmap") else ""
+        outputs.append(net.conv(y, maps, 1, bias=True, fused=fused, name="maps"))
+    return tuple(outputs)
+
+
 FACTS = "facts from the paper and the published model description"
 DEEPLAB = (
     "Chen et al. 2017 (arXiv:1706.05587) on MobileNetV2, layer plan of TensorFlow's deeplabv3_mnv2_pascal at output "
@@ -177,6 +196,15 @@ NETWORKS = {
         source="Long et al. 2015 (arXiv:1411.4038) on ResNet-18 with torchvision's FCN head; 21 classes, stride 32",
         licence=FACTS, defaults={"N": 1, "H": 512, "W": 1024}, second={"N": 2, "H": 320, "W": 512},
     ),
+    **{
+        f"movenet_{name}": Entry(
+            partial(movenet, pixels=pixels, width=width), "human pose estimation",
+            source="Votel and Li 2021 (MoveNet model card): MobileNetV2 with a feature pyramid to stride 4; channels "
+            "of pyramid and heads from the published TFLite file as described by lee-man/movenet-pytorch; no decoding",
+            licence="Apache-2.0 (published model)",
+        )
+        for name, pixels, width in (("lightning", 192, 1.0), ("thunder", 256, 1.75))
+    },
     **{
         f"posenet_0.75_{height}_{width}": Entry(
             partial(posenet, height=height, width=width, depth=0.75), "human pose estimation", source=POSENET,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import build_resnet
 from build_common import Entry
 
 from hwsim.network.builder import Builder
@@ -88,16 +89,6 @@ def cnn0(net: Builder, N: int) -> str:
     return net.conv(x, 1, 1, name="conv16")
 
 
-# Inception with batch normalisation (Ioffe and Szegedy 2015, figure 5): 1x1, 3x3 reduce, 3x3, double 3x3 reduce,
-# double 3x3, pool projection; a module without 1x1 and projection halves the resolution.
-INCEPTION = {
-    "3a": (64, 64, 64, 64, 96, 32), "3b": (64, 64, 96, 64, 96, 64), "3c": (0, 128, 160, 64, 96, 0),
-    "4a": (224, 64, 96, 96, 128, 128), "4b": (192, 96, 128, 96, 128, 128), "4c": (160, 128, 160, 128, 160, 96),
-    "4d": (96, 128, 192, 160, 192, 96), "4e": (0, 128, 192, 192, 256, 0),
-    "5a": (352, 192, 320, 160, 224, 128), "5b": (352, 192, 320, 192, 224, 128),
-}  # fmt: skip
-
-
 def cnn1(net: Builder, N: int) -> str:
     """Inception with batch normalisation (69 convolutions, 13 pools), three 1x1 convolutions, four wide FC layers."""
 
@@ -108,17 +99,7 @@ def cnn1(net: Builder, N: int) -> str:
     x = net.pool(x, "max", 3, 2, "same")
     x = conv(conv(x, 64, name="conv2_reduce"), 192, 3, name="conv2")
     x = net.pool(x, "max", 3, 2, "same")
-    for name, (one, reduce3, three, reduce5, five, pool) in INCEPTION.items():
-        net.prefix = f"inception{name}."
-        stride = 1 if one else 2
-        parts = [conv(x, one, name="1x1")] if one else []
-        parts.append(conv(conv(x, reduce3, name="3x3_reduce"), three, 3, stride, "3x3"))
-        double = conv(conv(x, reduce5, name="double_reduce"), five, 3, name="double_a")
-        parts.append(conv(double, five, 3, stride, "double_b"))
-        pooled = net.pool(x, "max" if stride == 2 or name == "5b" else "avg", 3, stride, "same")
-        parts.append(conv(pooled, pool, name="projection") if pool else pooled)
-        x = net.concat(*parts, axis=1)
-    net.prefix = ""
+    x = build_resnet.inception_modules(net, x, "relu")
     for index in range(3):
         x = conv(x, 1024, name=f"extra{index + 1}")
     x = net.flatten(net.global_pool(x))
