@@ -58,7 +58,9 @@ class Nest(NamedTuple):
     mask: tuple[int, ...]
     service: tuple[int, ...]
     spine: int
-    slots: tuple[Slots | None, ...]
+    queues: tuple[tuple[int, int], ...]  # units in use, and the smallest ``awaits`` of their stages
+    queue: tuple[int, ...]  # by stage: which of ``queues``
+    slots: tuple[tuple[int, Slots], ...]  # stages with buffers, and whose these are
 
 
 _READ = (
@@ -148,14 +150,18 @@ def _nest(kernel: int, rows: range, column: dict[str, list[Any]], service: Seque
     if max(buffers) > BUFFERS:
         raise HwsimError(f"kernel {kernel}: a stage with {max(buffers)} buffers; the engine takes {BUFFERS}")
     mask = tuple(sum(heads[:d]) | (1 << d) - 1 for d in depth)
-    slots: list[Slots | None] = []
+    slots: list[tuple[int, Slots]] = []
     for s in range(stages):
-        same = sum(1 for other in slots if other is not None and other[:2] == (unit[s], cause[s]))
-        slots.append((unit[s], cause[s], same) if buffers[s] else None)
+        if buffers[s]:
+            same = sum(1 for _, other in slots if other[:2] == (unit[s], cause[s]))
+            slots.append((s, (unit[s], cause[s], same)))
+    used = sorted(set(unit))
+    queues = tuple((u, min(a for a, v in zip(awaits, unit, strict=True) if u == v)) for u in used)
+    queue = tuple(used.index(u) for u in unit)
     spine = next((s for code in (UNIT["matrix"], UNIT["vector"]) for s in range(stages) if unit[s] == code), stages - 1)
     return Nest(
         trips, bend, stages, unit, depth, at_end, buffers, tuple(dep), tuple(lag), tuple(reach), tuple(user), cause,
-        awaits, heads, mask, table, spine, tuple(slots),
+        awaits, heads, mask, table, spine, queues, queue, tuple(slots),
     )  # fmt: skip
 
 
@@ -256,15 +262,15 @@ def run(schedule: Schedule, service: Sequence[int], engine: Callable[..., int] =
     begin, end = [0] * count, [0] * count
     ran: list[_Ran] = []
     queues = _Queues()
-    memo: dict[tuple[Nest, _Entry], _Ran] = {}
+    memo: dict[tuple[int, _Entry], _Ran] = {}  # by which nest it is (equal kernels share one)
     now = 0
     for k, nest in enumerate(all_nests):
         producers = schedule.producers[k] if schedule.producers else ((k - 1,) if k else ())
         ready = max((end[p] for p in producers), default=0)
         origin, entry = queues.entry(nest, ready, now)
-        found = memo.get((nest, entry))
+        found = memo.get((id(nest), entry))
         if found is None:
-            found = memo[nest, entry] = _run_one(nest, entry, engine)
+            found = memo[id(nest), entry] = _run_one(nest, entry, engine)
         queues.leave(nest, origin, found)
         ran.append(found)
         begin[k], end[k] = now, origin + found.finish
@@ -281,8 +287,8 @@ class _Entry(NamedTuple):
 
     begin: int
     floor: tuple[int, ...]  # by stage: earliest start, 0 if its unit is free later anyway
-    free: tuple[int, ...]  # by unit
-    released: tuple[tuple[int, ...], ...]  # by stage
+    free: tuple[int, ...]  # by unit in use
+    released: tuple[tuple[int, ...], ...]  # by stage with buffers
 
 
 class _Ran(NamedTuple):
@@ -309,38 +315,30 @@ class _Queues:
         Times that cannot matter are replaced: a unit free long before all its stages may begin is free just before
         that; a buffer released before the unit that fills it is free was released just then.
         """
-        floor = [(0, ready, now)[a] for a in nest.awaits]
-        free: dict[int, int] = {}
-        for u, f in zip(nest.unit, floor, strict=True):
-            free[u] = min(free.get(u, f), f)
-        free = {u: max(self.free[u], f - 1) for u, f in free.items()}
-        origin = min(free.values())
+        floor = (0, ready, now)  # by ``awaits``, ascending
+        free = [max(self.free[u], floor[a] - 1) for u, a in nest.queues]
+        origin = min(free)
         released = []
-        for s, u in enumerate(nest.unit):
-            slots = nest.slots[s]
-            ring = () if slots is None else self.released.get(slots, ())[: nest.buffers[s]]
-            released.append(tuple(max(t, free[u]) - origin for t in ring))
-        return origin, _Entry(
-            now - origin,
-            tuple(f - origin if f > free[u] else 0 for u, f in zip(nest.unit, floor, strict=True)),
-            tuple(free.get(u, origin) - origin for u in range(UNITS)),
-            tuple(released),
-        )
+        for s, slots in nest.slots:
+            head = free[nest.queue[s]]
+            released.append(tuple([max(t, head) - origin for t in self.released.get(slots, ())[: nest.buffers[s]]]))
+        floors = [floor[a] - origin if floor[a] > free[q] else 0 for a, q in zip(nest.awaits, nest.queue, strict=True)]
+        return origin, _Entry(now - origin, tuple(floors), tuple([f - origin for f in free]), tuple(released))
 
     def leave(self, nest: Nest, origin: int, ran: _Ran) -> None:
         """Take over what a kernel run from ``origin`` has left."""
-        for u in nest.unit:
-            self.free[u] = origin + ran.free[u]
-        for slots, ring in zip(nest.slots, ran.released, strict=True):
-            if slots is not None:
-                self.released[slots] = tuple(origin + t for t in ring)
+        for (u, _), t in zip(nest.queues, ran.free, strict=True):
+            self.free[u] = origin + t
+        for (_, slots), ring in zip(nest.slots, ran.released, strict=True):
+            self.released[slots] = tuple([origin + t for t in ring])
 
 
 def _run_one(nest: Nest, entry: _Entry, engine: Callable[..., int]) -> _Ran:
     stages = nest.stages
     state = [0] * state_size(stages)
-    state[:UNITS] = entry.free
-    rings = [UNITS + s * STAGE_STATE + RING for s in range(stages)]
+    for (u, _), time in zip(nest.queues, entry.free, strict=True):
+        state[u] = time
+    rings = [UNITS + s * STAGE_STATE + RING for s, _ in nest.slots]
     for at, ring in zip(rings, entry.released, strict=True):
         state[at : at + len(ring)] = ring
     waits = [0] * CAUSES
@@ -355,7 +353,8 @@ def _run_one(nest: Nest, entry: _Entry, engine: Callable[..., int]) -> _Ran:
         unit_busy[nest.unit[s]] += busy[s]
     # A kernel leaves at most as many buffers in use as it has, its last result among them.
     released = [
-        (release(s, stages, nest.user, state), *state[at : at + nest.buffers[s] - 1]) if nest.buffers[s] else ()
-        for s, at in enumerate(rings)
+        (release(s, stages, nest.user, state), *state[at : at + nest.buffers[s] - 1])
+        for (s, _), at in zip(nest.slots, rings, strict=True)
     ]
-    return _Ran(finish, tuple(state[:UNITS]), tuple(released), busy[stages], tuple(waits), tuple(unit_busy))
+    free = tuple(state[u] for u, _ in nest.queues)
+    return _Ran(finish, free, tuple(released), busy[stages], tuple(waits), tuple(unit_busy))

@@ -40,9 +40,9 @@ def no_jumps() -> Any:
 
 def plain_entry(self: Any, nest: Any, ready: int, now: int) -> tuple[int, Any]:
     """What a kernel finds in absolute time, nothing replaced: no two entries are alike, so nothing is run once."""
-    rings = tuple(() if slots is None else self.released.get(slots, ()) for slots in nest.slots)
+    rings = tuple(self.released.get(slots, ())[: nest.buffers[s]] for s, slots in nest.slots)
     floor = tuple((0, ready, now)[a] for a in nest.awaits)
-    return 0, run_module._Entry(now, floor, tuple(self.free), rings)
+    return 0, run_module._Entry(now, floor, tuple(self.free[u] for u, _ in nest.queues), rings)
 
 
 def assert_same(one: Timing, other: Timing) -> None:
