@@ -25,8 +25,8 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
     product = kernel.products[0]
     plan = fold_plan(product, view.rows, view.cols, view.pack_taps)
     half = view.accumulator_rows or plan.m
-    chunk = plan.m if plan.m <= half * view.accumulator_buffers else half
-    single = plan.m > half  # both halves busy: the next tile waits until they are drained
+    chunk = plan.m if plan.m <= half * view.accumulator_buffers else -(-plan.m // -(-plan.m // half))
+    single = chunk > half  # both halves busy: the next tile waits until they are drained
     nest = [
         Loop("batch", plan.groups * product.repeat),
         Loop.over("n", plan.n, view.cols),
