@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hwsim.network.load import load_network
     from hwsim.plan.plan import Plan
     from hwsim.result import Result
-    from hwsim.simulate import simulate
+    from hwsim.simulation import simulate
 
 _HOME = {
     "HwsimError": "hwsim.errors",
@@ -27,7 +27,7 @@ _HOME = {
     "load_accelerator": "hwsim.machine",
     "load_network": "hwsim.network.load",
     "matmul": "hwsim.api",
-    "simulate": "hwsim.simulate",
+    "simulate": "hwsim.simulation",
 }
 
 __all__ = [

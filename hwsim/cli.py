@@ -107,7 +107,7 @@ def _shapes(text: str) -> dict[str, int]:
 def _run(args: argparse.Namespace) -> int:
     from hwsim.report import text
     from hwsim.result import write_whole
-    from hwsim.simulate import simulate
+    from hwsim.simulation import simulate
 
     if args.top is not None and args.top < 1:
         raise HwsimError(f"--top must be at least 1, not {args.top}")
@@ -166,7 +166,10 @@ def _list(args: argparse.Namespace) -> int:
         print(f"no {args.what} found")
         return 0
     columns = [c for c in rows[0] if c != "source"]
-    cells = [["" if row[c] is None else f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows]
+    cells = [
+        ["" if row[c] is None else f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns]
+        for row in rows
+    ]
     left = [i for i, c in enumerate(columns) if not all(isinstance(r[c], int | float | None) for r in rows)]
     print(table(columns, cells, left=left))
     return 0

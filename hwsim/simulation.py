@@ -121,7 +121,9 @@ def _simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan
     timing = run(schedule, service_cycles(schedule, view, constants).tolist())
     spilled = sum(o.bytes for k in plan.kernels[:-1] for o in k.outputs if o.level == "host")
     if spilled:
-        notes.append(f"{spilled / 2**20:.1f} MiB of activations do not fit on the chip and cross the host link and back")
+        notes.append(
+            f"{spilled / 2**20:.1f} MiB of activations do not fit on the chip and cross the host link and back"
+        )
     start_s = view.program_s
     sync_s = _synchronisation_s(acc, used)
     energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=view.cores)
