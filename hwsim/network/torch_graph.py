@@ -1,6 +1,6 @@
 """An exported PyTorch program as plain data: what the importer reads, without importing torch.
 
-`graph_of` reads a `torch.export.ExportedProgram`; `hwsim.network.torch_pt2` reads the JSON inside a saved ``.pt2`` file.
+`graph_of` reads a `torch.export.ExportedProgram`; `torch_pt2` reads the JSON inside a saved ``.pt2`` file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """PyTorch programs as networks: `from_torch` for modules and exported programs, `from_pt2` for saved ones.
 
-Needs the extra ``torch`` (authoring time only): shipped traces and runs do not import it. Shapes are read from
+`from_torch` needs the extra ``torch`` (authoring time only; shipped traces and runs do not import it): shapes come from
 `torch.export`, which traces a module on the meta device without allocating its weights.
 """
 
@@ -21,10 +21,10 @@ Inputs: TypeAlias = "tuple[Any, ...] | Mapping[str, Any]"
 def from_torch(source: Any, *, args: Inputs | None = None, name: str | None = None) -> Network:
     """Return the network of a torch module or `torch.export.ExportedProgram`.
 
-    ``args`` are example inputs, in order or by keyword: tensors, or shapes as tuples of integers for float inputs; a module
-    that states its input size the way timm does may leave them out. Raises HwsimError when torch is missing, when the
-    module cannot be exported (data-dependent control flow), or for an operator without a hwsim equivalent, naming its
-    module path.
+    ``args`` are example inputs, in order or by keyword: tensors, or shapes as tuples of integers for float inputs; a
+    module that states its input size the way timm does may leave them out. Raises HwsimError when torch is missing,
+    when the module cannot be exported (data-dependent control flow), or for an operator without a hwsim equivalent,
+    naming its module path.
     """
     label = name or _name_of(source)
     if hasattr(source, "graph_signature") and hasattr(source, "graph"):
@@ -77,6 +77,12 @@ def _export(module: Any, args: Inputs | None, label: str) -> Any:
         module.train(training)
 
 
-def from_pt2(path: str | Path) -> Network:
-    """Return the network of a program saved by `torch.export.save`."""
-    raise HwsimError(f"{path}: reading .pt2 files is not implemented")
+def from_pt2(path: str | Path, *, name: str | None = None) -> Network:
+    """Return the network of a program saved by `torch.export.save`; torch is not needed and nothing is unpickled.
+
+    Raises HwsimError for a file that is no such program, and as `from_torch` does.
+    """
+    from hwsim.network.torch_pt2 import read_pt2
+
+    file = Path(path)
+    return convert(read_pt2(file), name or file.stem)

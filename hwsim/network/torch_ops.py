@@ -5,82 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 # Operators that return their first argument under another name or type.
-SAME: frozenset[str] = frozenset(
-    (
-        "contiguous",
-        "clone",
-        "detach",
-        "alias",
-        "dropout",
-        "feature_dropout",
-        "alpha_dropout",
-        "native_dropout",
-        "to",
-        "_to_copy",
-        "type_as",
-        "lift_fresh_copy",
-        "lift_fresh",
-        "requires_grad",
-        "positive",
-        "resolve_conj",
-        "resolve_neg",
-        "real",
-        "_to_cpu",
-        "float",
-        "half",
-        "bfloat16",
-        "double",
-        "cpu",
-        "cuda",
-        "_autocast_to_reduced_precision",
-        "_autocast_to_full_precision",
-    )
-)
+SAME: frozenset[str] = frozenset((
+    "contiguous", "clone", "detach", "alias", "dropout", "feature_dropout", "alpha_dropout", "native_dropout",
+    "to", "_to_copy", "type_as", "lift_fresh_copy", "lift_fresh", "requires_grad", "positive", "resolve_conj",
+    "resolve_neg", "real", "_to_cpu", "float", "half", "bfloat16", "double", "cpu", "cuda",
+    "_autocast_to_reduced_precision", "_autocast_to_full_precision",
+))  # fmt: skip
 # Operators without a value hwsim needs.
-IGNORE: frozenset[str] = frozenset(
-    (
-        "_assert_tensor_metadata",
-        "_assert_scalar",
-        "_assert_async",
-        "sym_constrain_range_for_size",
-        "sym_constrain_range",
-        "sym_size",
-        "_set_grad_enabled",
-        "_enter_autocast",
-        "_exit_autocast",
-    )
-)
-RESHAPE: frozenset[str] = frozenset(
-    (
-        "view",
-        "reshape",
-        "_unsafe_view",
-        "flatten",
-        "unflatten",
-        "view_as",
-        "reshape_as",
-        "squeeze",
-        "unsqueeze",
-        "_reshape_alias",
-        "atleast_1d",
-        "atleast_2d",
-    )
-)
-PERMUTE: frozenset[str] = frozenset(
-    (
-        "permute",
-        "transpose",
-        "t",
-        "numpy_T",
-        "mT",
-        "movedim",
-        "moveaxis",
-        "swapaxes",
-        "swapdims",
-        "transpose_copy",
-        "permute_copy",
-    )
-)
+IGNORE: frozenset[str] = frozenset((
+    "_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size",
+    "sym_constrain_range", "sym_size", "_set_grad_enabled", "_enter_autocast", "_exit_autocast",
+))  # fmt: skip
+RESHAPE: frozenset[str] = frozenset((
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", "squeeze", "unsqueeze",
+    "_reshape_alias", "atleast_1d", "atleast_2d",
+))  # fmt: skip
+PERMUTE: frozenset[str] = frozenset((
+    "permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims",
+    "transpose_copy", "permute_copy",
+))  # fmt: skip
+
+SPLIT: frozenset[str] = frozenset((
+    "split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk", "tensor_split",
+))  # fmt: skip
+EXPAND: frozenset[str] = frozenset(("expand", "expand_as", "broadcast_to"))
+PAD: frozenset[str] = frozenset(("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d"))
+GATHER: frozenset[str] = frozenset(("index", "gather", "index_select"))
+CONV: frozenset[str] = frozenset((
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution",
+    "_convolution",
+))  # fmt: skip
+RECURRENT: frozenset[str] = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
+LAYER_NORM: frozenset[str] = frozenset(("layer_norm", "native_layer_norm", "rms_norm"))
+BATCH_NORM: frozenset[str] = frozenset(("batch_norm", "_native_batch_norm_legit_no_training"))
 
 UNARY: Mapping[str, str] = {
     "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "silu": "silu", "mish": "mish", "tanh": "tanh",
@@ -123,50 +80,22 @@ RESIZE: Mapping[str, str] = {
     "_upsample_bicubic2d_aa": "bicubic",
 }  # fmt: skip
 # Made of two position vectors, these compare a query's place with a key's: a mask of them is causal.
-ORDER: frozenset[str] = frozenset(("le", "ge", "lt", "gt"))
-TRIANGLE: frozenset[str] = frozenset(("tril", "triu"))
+ORDER: frozenset[str] = frozenset((
+    "le", "ge", "lt", "gt",
+))  # fmt: skip
+TRIANGLE: frozenset[str] = frozenset((
+    "tril", "triu",
+))  # fmt: skip
 # Makers of constants: no tensor argument, or only its shape matters.
-MAKERS: frozenset[str] = frozenset(
-    (
-        "zeros",
-        "ones",
-        "full",
-        "empty",
-        "arange",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-        "scalar_tensor",
-        "linspace",
-        "eye",
-        "tensor",
-        "rand",
-        "randn",
-        "rand_like",
-        "randn_like",
-    )
-)
-UNIFORM: frozenset[str] = frozenset(
-    (
-        "zeros",
-        "ones",
-        "full",
-        "empty",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-    )
-)
+MAKERS: frozenset[str] = frozenset((
+    "zeros", "ones", "full", "empty", "arange", "zeros_like", "ones_like", "full_like", "empty_like",
+    "new_zeros", "new_ones", "new_full", "new_empty", "scalar_tensor", "linspace", "eye", "tensor", "rand",
+    "randn", "rand_like", "randn_like",
+))  # fmt: skip
+UNIFORM: frozenset[str] = frozenset((
+    "zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros",
+    "new_ones", "new_full", "new_empty",
+))  # fmt: skip
 
 # Modules that are one layer: their path alone names it.
 LEAF_MODULES: tuple[str, ...] = (

@@ -1,7 +1,7 @@
 """Rows of a network under construction and the folding that makes layers of them.
 
-Folding: zero padding into its convolution, batch-norm into its convolution, an activation into the contraction, addition
-or normalisation before it, x * sigmoid(x) and the tanh and hard-swish polynomials into one activation, explicit
+Folding: zero padding and batch-norm into their convolution, an activation into the contraction, addition or
+normalisation before it, x * sigmoid(x) and the tanh and hard-swish polynomials into one activation, explicit
 matmul-softmax-matmul into attention; whatever reaches no output is dropped.
 """
 

@@ -1,8 +1,8 @@
 """Chains of reshape, transpose and slice as one mapping, so that only the data movement that matters becomes a layer.
 
 PyTorch graphs are full of metadata operators. A `View` says how a tensor is read out of another one: the base's
-dimensions are factored into atoms (row-major factors), and the view's dimensions are lists of atoms. Two transposes that
-cancel leave no trace; what is left is emitted as a slice per cut atom, one reshape, one transpose and one reshape (`plan`).
+dimensions are factored into atoms (row-major factors), and the view's dimensions are lists of atoms. Two transposes
+that cancel leave no trace; what is left is a slice per cut atom, one reshape, one transpose and one reshape (`plan`).
 """
 
 from __future__ import annotations
