@@ -326,6 +326,24 @@ def test_exact_group_sum_is_not_a_double_sum():
     assert run_array(a, b, "ws", ArrayConfig(4, 1, rows_per_stage=4), compiled=True).output[0, 0] == 1.0 + 2.0**-23
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dataflow", ["ws", "is"])
+def test_padding_of_a_partial_fold_turns_minus_zero_into_zero(dataflow, compiled):
+    a, b = np.array([[0x8080]], np.uint16), np.array([[0x0080]], np.uint16)  # -2^-126 · 2^-126 rounds to -0
+    for rows, stage, sign in [(1, 1, True), (2, 1, False), (4, 4, True), (5, 4, False)]:
+        array = ArrayConfig(rows, 1, rows_per_stage=stage)
+        run = run_array(a, b, dataflow, array, compiled=compiled)
+        assert run.output[0, 0] == 0 and np.signbit(run.output[0, 0]) == sign
+        assert same_bits(np.ascontiguousarray(run.output), oracle(a, b, dataflow, array))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nans_come_out_canonical(compiled):
+    a, b = np.array([[0xFF81, 0x3F80]], np.uint16), np.array([[0x3F80], [0x3F80]], np.uint16)
+    run = run_array(a, b, "ws", ArrayConfig(2, 1), compiled=compiled)
+    assert run.output.view(np.uint32)[0, 0] == 0x7FC00000
+
+
 def test_order_of_k_folds_can_be_stated():
     order = accumulation_order("ws", 10, 4, rows_per_stage=2, k_folds=(2, 0, 1))
     assert list(order.chains()) == [(8, 10), (0, 4), (4, 8)]

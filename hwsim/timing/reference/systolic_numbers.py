@@ -14,7 +14,8 @@ FP32_QUIET_NAN = np.uint32(0x7FC00000)
 
 def bf16_to_float64(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
     """Values of bf16 bit patterns: the upper half of an fp32 word."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
 
 
 def canonical_nan(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
