@@ -28,7 +28,12 @@ from hwsim.network.onnx_vector import VECTOR
 from hwsim.network.symbolic import symbolise
 
 STANDARD: dict[str, Handler] = {**CONTRACT, **VECTOR, **MOVE, **QUANT, **ATTENTION}
+MAX_VISITS = 200_000  # nodes times the sizes a graph is walked at: bounds the time an import takes
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+# Operators that only rearrange: a parameter that passes through stays that parameter, so it is not folded.
+REARRANGE = frozenset(
+    {"Slice", "Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Identity", "Split"}
+)
 # Element-wise functions too rare to model: the host computes them, the shape is the operand's.
 SAME_SHAPE = frozenset(
     {
@@ -72,8 +77,11 @@ def _symbolic(parsed: OnnxFile, source: str, chosen: dict[str, int]) -> Network:
     defaults = {**symbols.defaults, **chosen}
     free = [s for s in defaults if s not in chosen]
     fixed: list[str] = []
-    if len(free) > MAX_SYMBOLS:
-        fixed, free = free[MAX_SYMBOLS:], free[:MAX_SYMBOLS]
+    most = MAX_SYMBOLS
+    while most > 1 and len(parsed.nodes) * (2**most + 1) > MAX_VISITS:
+        most -= 1
+    if len(free) > most:
+        fixed, free = free[most:], free[:most]
 
     def make(**given: int) -> Network:
         table = {**defaults, **given}
@@ -147,7 +155,7 @@ def _node(g: OnnxGraph) -> None:
     if node.op in CONTROL_FLOW or node.op.startswith("Sequence") or node.op in ("Optional", "SplitToSequence"):
         raise g.fail("control flow and sequences are not supported; export the model without them")
     operands = [g.value(n) if n else None for n in node.inputs]
-    if all(v is None or v.data is not None for v in operands):
+    if all(v is None or v.data is not None for v in operands) and not (node.op in REARRANGE and _is_table(operands)):
         folded = fold(node, [None if v is None else v.data for v in operands], g.file.opset)
         if folded is not None:
             _store_folded(g, operands, folded)
@@ -165,6 +173,12 @@ def _node(g: OnnxGraph) -> None:
     for i, name in enumerate(node.outputs):
         if g.wants(i) and name not in g.values:
             raise g.fail(f"its output {i} ({name[:80]!r}) is not supported")
+
+
+def _is_table(operands: Sequence[Value | None]) -> bool:
+    """True when the first operand is a parameter of two or more dimensions; a mere vector is folded like shapes are."""
+    first = operands[0] if operands else None
+    return first is not None and first.learned and sum(d > 1 for d in first.shape) >= 2
 
 
 def _store_folded(g: OnnxGraph, operands: list[Value | None], folded: Sequence[object]) -> None:

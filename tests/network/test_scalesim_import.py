@@ -18,7 +18,7 @@ CONV = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Chan
 
 
 def windows(size: int, kernel: int, stride: int) -> int:
-    """How many times a window is placed when the last one may hang over the end: starts up to size - kernel, rounded up."""
+    """How many times a window is placed when the last one may hang over the end."""
     count, start = 1, 0
     while start + kernel < size:
         start += stride

@@ -1,4 +1,4 @@
-"""TFLite files: real models counted independently through the generated bindings, and small files for single operators."""
+"""TFLite files: real models counted independently through the generated bindings, small files for each rule."""
 
 from __future__ import annotations
 
