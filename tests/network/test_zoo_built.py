@@ -14,7 +14,7 @@ from zoo_figures import batch_norm_channels, figure, rounding
 
 from hwsim.network.builder import Builder
 from hwsim.network.graph import Network
-from hwsim.network.load import load_network
+from hwsim.network.load import load_network, zoo
 from hwsim.network.trace import format_trace
 
 STUDY = Path(__file__).resolve().parents[2] / "studies" / "model_zoo"
@@ -23,6 +23,7 @@ sys.path.insert(0, str(STUDY))
 import build_all  # noqa: E402
 import build_llm  # noqa: E402
 import build_retina  # noqa: E402
+import write_readme  # noqa: E402
 from build_common import MODELS, make, make_divisible  # noqa: E402
 
 ENTRIES = dict(build_all.entries())
@@ -131,3 +132,23 @@ def test_detectors_take_any_multiple_of_32(pixels: int, gmacs: float) -> None:
 def test_make_divisible() -> None:
     """MobileNetV2's widths: 32 at 0.35 is 16 (11 would lose more than a tenth), 24 at 0.75 is 24."""
     assert [make_divisible(v) for v in (32 * 0.35, 24 * 0.75, 16 * 1.4, 3)] == [16, 24, 24, 8]
+
+
+def test_measured_names_lead_to_traces() -> None:
+    """Every name of the measured tables has a trace that binds at the stated sizes, or a reason why not."""
+    with (STUDY / "measured_names.csv").open(encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    assert len({(row["table"], row["name"]) for row in rows}) == len(rows) > 400
+    known = zoo()
+    for row in rows:
+        assert row["trace"] or row["note"].startswith("no "), row["name"]
+        assert not row["trace"] or row["trace"] in known, row["name"]
+    bound = {(row["trace"], row["sizes"]) for row in rows if row["sizes"] and row["trace"] not in GIANTS}
+    for name, sizes in sorted(bound):
+        words = (word.partition("=") for word in sizes.split())
+        trace(name).bind(**{key: int(value) for key, _, value in words}).validate()
+
+
+def test_readme_lists_the_traces() -> None:
+    committed = (MODELS / "README.md").read_text(encoding="utf-8")
+    assert committed == write_readme.table(), "run python studies/model_zoo/write_readme.py"
