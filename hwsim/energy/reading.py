@@ -51,7 +51,8 @@ class Energy:
 
     ``low_j``/``high_j`` are the same at the ends of the published intervals (all actions wrong the same way).
     ``time_s`` is what static power was multiplied by. ``read_bytes``/``written_bytes``[k, m] are the traffic of memory
-    ``memories[m]``; ``macs`` and ``issued_macs`` are without and with padding. ``notes`` say what was assumed.
+    ``memories[m]``; ``macs`` and ``issued_macs`` are those of the schedule (passes counted) without and with padding.
+    ``notes`` say what was assumed.
     """
 
     components: tuple[str, ...]
