@@ -79,7 +79,8 @@ class Node:
     @property
     def where(self) -> str:
         """How errors name it."""
-        return f"node {self.index} ({self.op}{f' {self.name[:80]!r}' if self.name else ''})"
+        op = "".join(c if c.isprintable() else "?" for c in self.op[:40])
+        return f"node {self.index} ({op}{f' {self.name[:80]!r}' if self.name else ''})"
 
 
 @dataclass(frozen=True, slots=True)

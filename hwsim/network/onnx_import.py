@@ -207,7 +207,7 @@ def _unknown(g: OnnxGraph) -> None:
     if shapes[:1] in ([], [None]) or len(active) > 64:
         name = f"{node.domain}.{node.op}" if node.domain else node.op
         raise HwsimError(
-            f"{node.where}: operator {name[:80]} is not supported and the file declares no shape for its output"
+            f"{node.where}: operator {word(name)[:80]} is not supported and the file declares no shape for its output"
             f"{near(node.op, STANDARD)}"
         )
     first: Value | None = None

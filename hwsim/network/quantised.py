@@ -10,13 +10,17 @@ from hwsim.network.canonical import Rewriter, is_float, kind_of
 from hwsim.network.importing import Draft, join_quant
 
 INTEGERS = frozenset({"int8", "uint8", "int4", "uint4", "int16", "uint16"})
-# Learned vectors of these stay in float beside integer activations.
-FLOAT_VECTORS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "prelu"})
 
 
 def output_quant(text: str) -> str:
     """The words of ``qparams`` that describe the output."""
     return " ".join(w for w in text.split() if w.startswith(("s=", "z=")))
+
+
+def _scale_of(dequantise: Draft) -> str:
+    """Scale and zero point of what a dequantise layer reads, as the output of its producer states them."""
+    inner = dequantise.src[0]
+    return output_quant(inner.qparams if isinstance(inner, Draft) else dequantise.qparams.replace("x", ""))
 
 
 def collapse(graph: Rewriter) -> None:
@@ -68,11 +72,17 @@ def _absorb(graph: Rewriter, draft: Draft) -> Draft | None:
         return None  # its weights are float: the file means a float product
     user = graph.only_user(draft)
     quantise = user if user is not None and user.op == "quantize" else None
+    if quantise is not None and len(wrapped) == 1 and (kind == "view" or (kind == "move" and len(draft.src) == 1)):
+        source = graph.reads(draft, wrapped[0])
+        if source is not None and _scale_of(source) != output_quant(quantise.qparams):
+            quantise = None  # moving data keeps its scale: the rescaling behind it is work of its own
     if quantise is None and kind not in ("contract", "view", "move"):
         return None
     if quantise is None and (table or (kind == "move" and len(wrapped) > 1)):
         return None
     scales: list[str] = []
+    first = graph.reads(draft, wrapped[0]) if wrapped else None
+    kept = _scale_of(first) if first is not None else ""
     last = draft.dtype
     for i in wrapped:
         source = graph.reads(draft, i)
@@ -83,8 +93,8 @@ def _absorb(graph: Rewriter, draft: Draft) -> Draft | None:
         last = inputs[inner].dtype if isinstance(inner, str) else inner.dtype
         graph.rewire(draft, i, inner)
     if quantise is not None:
-        if draft.op in FLOAT_VECTORS and draft.weights_of and draft.weight_dtype is None:
-            draft.weight_dtype = draft.dtype
+        if draft.weights_of and draft.weight_dtype is None:
+            draft.weight_dtype = draft.dtype  # learned vectors stay in float beside integer activations
         draft.qparams = join_quant(quantise.qparams, draft.qparams, *scales)
         draft.dtype = quantise.dtype
         if draft.weight_dtype == draft.dtype:
@@ -94,7 +104,9 @@ def _absorb(graph: Rewriter, draft: Draft) -> Draft | None:
     if kind == "contract":
         draft.qparams = join_quant(draft.qparams, *scales)
         return None
-    after = Draft(draft.name, "dequantize", [], draft.shape, {}, draft.dtype, qparams=" ".join(scales))
-    draft.dtype = last
+    after = Draft(
+        draft.name, "dequantize", [], draft.shape, {}, draft.dtype, qparams=first.qparams if first is not None else ""
+    )
+    draft.dtype, draft.qparams = last, kept
     graph.redirect_users(draft, after)
     return after

@@ -21,7 +21,7 @@ MAX_TABLES = 200_000
 MAX_RANK = 8
 MAX_OPERANDS = 4096
 MAX_TOTAL_OPERANDS = 2_000_000
-MAX_NAME = 256
+MAX_NAME = 200
 SMALL_BYTES = 1 << 16  # constants up to this size may hold shapes, axes or permutations
 
 DTYPES: Mapping[int, str] = {
@@ -58,7 +58,7 @@ class TfTensor:
         found = DTYPES.get(self.kind)
         if found is None:
             what = UNREADABLE.get(self.kind, f"an unknown type ({self.kind})")
-            raise HwsimError(f"tensor {self.index} ({self.name!r}) holds {what}, which hwsim does not read")
+            raise HwsimError(f"tensor {self.index} ({self.name[:60]!r}) holds {what}, which hwsim does not read")
         return found
 
 
@@ -76,7 +76,7 @@ class TfOp:
     @property
     def where(self) -> str:
         """How errors name it."""
-        return f"operator {self.index} ({self.custom or self.code})"
+        return f"operator {self.index} ({(self.custom or self.code)[:60]})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,19 +239,20 @@ class _Reader:
         length = min(int(tab.VectorLen(offset)), MAX_NAME)
         if start < 0 or start + length > len(self.buffer):
             raise HwsimError("a name lies outside the file")
-        return bytes(self.buffer[start : start + length]).decode("utf-8", errors="replace")
+        found = bytes(self.buffer[start : start + length]).decode("utf-8", errors="replace")
+        return "".join(c if c.isprintable() else "?" for c in found)
 
     def tensor(self, index: int, table: Any, model: Any, buffers: int) -> TfTensor:
         rank = int(table.ShapeLength())
         name = self.text(table, 10)
         if not 0 <= rank <= MAX_RANK:
-            raise HwsimError(f"tensor {index} ({name!r}) has rank {rank}; at most {MAX_RANK}")
+            raise HwsimError(f"tensor {index} ({name[:60]!r}) has rank {rank}; at most {MAX_RANK}")
         shape = tuple(int(table.Shape(i)) for i in range(rank))
         stored, data = self.contents(index, name, table, model, buffers)
         if stored and table.Sparsity() is None:
             bits = FORMATS[DTYPES[table.Type()]].width if table.Type() in DTYPES else 0
             if bits and -(-math.prod(shape) * bits // 8) != stored:
-                raise HwsimError(f"tensor {index} ({name!r}) states {shape} but stores {stored} bytes")
+                raise HwsimError(f"tensor {index} ({name[:60]!r}) states {shape} but stores {stored} bytes")
         scales, zeros, axis = self.quantisation(index, name, table, shape)
         return TfTensor(
             index, name, shape, int(table.Type()), scales, zeros, axis, bool(table.IsVariable()), stored, data
@@ -263,7 +264,7 @@ class _Reader:
         if not number:
             return 0, None
         if number >= buffers:
-            raise HwsimError(f"tensor {index} ({name!r}) names buffer {number}; the file has {buffers}")
+            raise HwsimError(f"tensor {index} ({name[:60]!r}) names buffer {number}; the file has {buffers}")
         buffer = model.Buffers(number)
         outside = int(buffer.Size())
         if outside and int(buffer.Offset()) > 1:  # stored behind the flatbuffer, as files above 2 GiB do
@@ -291,13 +292,15 @@ class _Reader:
         axis = int(found.QuantizedDimension())
         limit = max(shape, default=1)
         if scales > max(limit, 1) or zeros not in (0, 1, scales):
-            raise HwsimError(f"tensor {index} ({name!r}) has {scales} scales and {zeros} zero points for shape {shape}")
+            raise HwsimError(
+                f"tensor {index} ({name[:60]!r}) has {scales} scales and {zeros} zero points for shape {shape}"
+            )
         self.operands += scales
         if self.operands > MAX_TOTAL_OPERANDS:
             raise HwsimError("more quantisation scales than a model can have")
         values = tuple(found.ScaleAsNumpy().tolist())
         if any(not math.isfinite(s) or s < 0 for s in values):
-            raise HwsimError(f"tensor {index} ({name!r}) has a quantisation scale that is no positive number")
+            raise HwsimError(f"tensor {index} ({name[:60]!r}) has a quantisation scale that is no positive number")
         return values, tuple(found.ZeroPointAsNumpy().tolist()) if zeros else (), axis
 
     def code(self, table: Any) -> tuple[str, str]:

@@ -58,7 +58,7 @@ class TfGraph:
                 why = "is only made by a later operator"
             else:
                 why = "is neither stored nor made by any operator"
-            raise HwsimError(f"{self.op.where}: it reads tensor {tensor.index} ({tensor.name!r}), which {why}")
+            raise HwsimError(f"{self.op.where}: it reads tensor {tensor.index} ({tensor.name[:60]!r}), which {why}")
         shape, dtype = self.shape(tensor), tensor.dtype
         learned = dtype in FLOATS or bool(tensor.scales)
         data = self.numbers(tensor)
@@ -71,7 +71,7 @@ class TfGraph:
         """The tensor's shape; raises HwsimError for one that cannot be."""
         for dim in tensor.shape:
             if dim < 0 or dim > 2**31:
-                raise HwsimError(f"tensor {tensor.index} ({tensor.name!r}) has shape {list(tensor.shape)}")
+                raise HwsimError(f"tensor {tensor.index} ({tensor.name[:60]!r}) has shape {list(tensor.shape)}")
         return tensor.shape
 
     def numbers(self, tensor: TfTensor) -> np.ndarray | None:

@@ -24,6 +24,8 @@ def _lstm_attrs(g: TfGraph, x: Value, base: int) -> dict[str, Any]:
         raise HwsimError(f"{g.op.where}: weights {weight.shape} do not fit input {x.shape}")
     if not g.has(base):
         raise HwsimError(f"{g.op.where}: an LSTM whose input gate is coupled to its forget gate is not supported")
+    if "LSTM" in g.op.code and base == 1 and any(g.has(i) for i in range(20, 24)) and g.op.code[0] == "U":
+        raise HwsimError(f"{g.op.where}: an LSTM with layer normalisation inside is not supported")
     hidden = weight.shape[0]
     project = g.has(base + 15)
     state = g.x(base + 15).shape[0] if project else hidden

@@ -425,6 +425,51 @@ def test_incomplete_pairs_stay_explicit() -> None:
     assert ops(softmax) == ["quantize", "dequantize", "softmax"]
 
 
+def test_weights_quantised_in_the_graph_and_views_between() -> None:
+    other = [numpy_helper.from_array(np.array(0.5, np.float32), "o_s"), const("o_z", 1, np.int8)]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["wf", "w_s", "w_z"], ["wi"], axis=0),
+        helper.make_node("DequantizeLinear", ["wi", "w_s", "w_z"], ["wd"], axis=0),
+        *qdq("xd", "x"),
+        helper.make_node("Conv", ["xd", "wd", "bias"], ["c"]),
+        *qdq("cd", "c"),
+        helper.make_node("Flatten", ["cd"], ["f"]),
+        *qdq("g", "f", "o"),
+        helper.make_node("Softmax", ["g"], ["y"]),
+    ]
+    net = net_of(model(nodes, [value("x", [2, 4, 8, 8])], [*SCALES, *other, w("wf", 4, 4, 3, 3), w("bias", 4)]))
+    assert [(la.op, la.dtype) for la in net.layers] == [
+        ("quantize", "int8"), ("conv", "int8"), ("reshape", "int8"), ("requantize", "int8"), ("dequantize", "fp32"),
+        ("softmax", "fp32"),
+    ]  # fmt: skip
+    assert [la.qparams for la in net.layers[2:4]] == ["s=0.25 z=-3", "s=0.5 z=1"]
+    assert (net.params, net.weight_bytes) == (4 * 36 + 4, 4 * 36 + 4 * 4)
+
+
+def test_requantise() -> None:
+    other = [numpy_helper.from_array(np.array(0.5, np.float32), "o_s"), const("o_z", 1, np.int8)]
+    nodes = [
+        *qdq("a", "x"),
+        *qdq("b", "a", "o"),
+        *qdq("c", "b", "o"),
+        helper.make_node("Relu", ["c"], ["r"]),
+        *qdq("y", "r"),
+    ]
+    net = net_of(model(nodes, [value("x", [2, 4])], [*SCALES, *other]))
+    assert [(la.op, la.qparams) for la in net.layers[:3]] == [
+        ("quantize", "s=0.25 z=-3"), ("requantize", "s=0.5 z=1"), ("relu", "s=0.25 z=-3"),
+    ]  # fmt: skip
+
+
+def test_import_is_quick() -> None:
+    import time
+
+    raw = read(next(p for p in LIGHT if p.stem == "light_resnet50"))
+    start = time.process_time()
+    net_of(onnx.ModelProto.FromString(raw))
+    assert time.process_time() - start < 1.0
+
+
 def test_qlinear_operators() -> None:
     act = ["act_s", "act_z"]
     nodes = [
