@@ -24,7 +24,7 @@ RING = 4  # issues of a stage whose end is remembered: dependencies reach at mos
 BUFFERS = 8  # most buffers a stage may have
 DEPS = 4
 CAUSES = 11
-STAGE_STATE = RING + BUFFERS + 3  # ends, releases, last start, what it waited for, issues so far
+STAGE_STATE = RING + BUFFERS + 3  # ends, releases, last start, what it waited for, whether it has issued
 MAX_LOOPS = 5
 MAX_STAGES = 12
 PERIODS = 2  # longest period looked for, in iterations of a loop
@@ -62,7 +62,7 @@ def run_nest(
     service: Vector,  # [stages x classes] cycles per issue; class bit 2**l set: last iteration of loop l
     spine: int,  # the stage whose timeline is explained
     begin: int,  # when the kernel's share of the timeline begins (stages that await nothing may start before)
-    state: Vector,  # in and out: unit free times, then per stage the ring, releases, start, blame, count; none negative
+    state: Vector,  # in and out: unit free times, then per stage as STAGE_STATE says; none negative
     waits: Vector,  # out [CAUSES]: cycles of the spine's timeline not spent serving it, by cause
     busy: Vector,  # out [stages + 1]: cycles served; last, those of the spine's that are not before ``begin``
     work: Vector,  # scratch [work_size(stages)]
@@ -135,7 +135,7 @@ def run_nest(
             state[base] = end
             state[base + RING + BUFFERS] = start
             state[base + RING + BUFFERS + 1] = blame
-            state[base + RING + BUFFERS + 2] += 1
+            state[base + RING + BUFFERS + 2] = 1
             busy[s] += cycles
             if end > finish:
                 finish = end
@@ -164,14 +164,11 @@ def run_nest(
                             if repeats > 0:
                                 jumped = repeats * period
                                 gain = repeats * shift
-                                _advance(level, stages, unit, depth, state, gain, repeats, work, old)
+                                _advance(level, stages, unit, depth, state, gain)
                                 for c in range(CAUSES):
                                     waits[c] += repeats * (waits[c] - work[old + size + c])
                                 for s in range(stages + 1):
                                     busy[s] += repeats * (busy[s] - work[old + size + CAUSES + s])
-                                for s in range(stages):
-                                    if depth[s] > level:
-                                        finish = max(finish, state[UNITS + s * STAGE_STATE])
                                 if depth[spine] > level:
                                     spine_end = state[UNITS + spine * STAGE_STATE]
                 if jumped:
@@ -269,17 +266,14 @@ def _shift(
                 dead = state[i] <= state[unit[s]] and work[old + i] <= work[old + unit[s]]
                 if not dead and state[i] - work[old + i] != shift:
                     return -1
-            if state[base + RING + BUFFERS] - work[old + base + RING + BUFFERS] != shift:
-                return -1
+            # Its start moves as its end does, service being equal; what it waited for explains later waits.
             if state[base + RING + BUFFERS + 1] != work[old + base + RING + BUFFERS + 1]:
                 return -1
     return shift
 
 
-def _advance(
-    level: int, stages: int, unit: Vector, depth: Vector, state: Vector, gain: int, repeats: int, work: Vector, old: int
-) -> None:
-    """Move every time touched below ``level`` by ``gain``, each unit once, and issue counts by ``repeats`` periods."""
+def _advance(level: int, stages: int, unit: Vector, depth: Vector, state: Vector, gain: int) -> None:
+    """Move every time touched below ``level`` by ``gain``, each unit once."""
     for u in range(UNITS):
         moved = False
         for s in range(stages):
@@ -292,5 +286,3 @@ def _advance(
             base = UNITS + s * STAGE_STATE
             for i in range(RING + BUFFERS + 1):
                 state[base + i] += gain
-            count = base + RING + BUFFERS + 2
-            state[count] += repeats * (state[count] - work[old + count])
