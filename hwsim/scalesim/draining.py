@@ -8,6 +8,8 @@ from collections import deque
 from hwsim.scalesim.folds import Folds, skew_line, skew_words_before
 from hwsim.scalesim.result import Span
 
+MAX_STATES = 1 << 14  # buffer states remembered in the search for a repetition
+
 
 class OutputWords:
     """Closed forms of the output demand: which line word i leaves in, and how many words leave before a line."""
@@ -48,6 +50,22 @@ class OutputWords:
         inside = skew_words_before(line - before, lines, width)
         return column * self.column_words + row * self.stride * width + inside
 
+    def steady(self, line: int) -> int:
+        """Lines after ``line`` that bring one word per lane like ``line`` itself; 0 while the skew fills or empties."""
+        fold, line = divmod(line, self.folds.lines)
+        column, row = divmod(fold, self.folds.row_folds)
+        lines, before = self._block(row)
+        line -= before
+        return lines - 1 - line if self.folds.width(column) - 1 <= line < lines else 0
+
+    def alike(self, fold: int) -> int:
+        """Folds after ``fold`` that bring their words on the same lines as it does."""
+        folds = self.folds
+        if self.os:
+            return 0
+        whole = folds.columns // folds.w * folds.row_folds
+        return (whole if fold < whole else folds.count) - 1 - fold
+
 
 class EventDrain:
     """Write buffer state between demand lines; only lines with a drain or a stall are stepped through."""
@@ -66,6 +84,9 @@ class EventDrain:
         self.first = -1
         self.last = 0
         self.moved = 0
+        self._fold = -1
+        self._in_fold: dict[tuple[object, ...], tuple[int, int, int]] = {}
+        self._at_fold: dict[tuple[object, ...], tuple[int, int, int]] = {}
 
     def next_event(self, shift: int) -> int | None:
         """Next demand line with a drain or a stall if line i is issued at cycle i + ``shift``, or None."""
@@ -126,6 +147,39 @@ class EventDrain:
                 self._close()
                 self._drain(cycle + offset)
         return offset
+
+    def skip(self, line: int, shift: int) -> None:
+        """Jump over whole repetitions after ``line`` was served: of lines within a fold, then of whole folds.
+
+        What follows depends only on the state below and on the lines to come; where both repeat, so does the traffic.
+        """
+        fold, inside = divmod(line, self.words.folds.lines)
+        pads = tuple((row - self.head, missing) for row, missing in self.pads)
+        state = (self.free, self.fill, self.tail - self.head, pads, self.drain_end - line, shift)
+        if fold != self._fold:
+            self._fold = fold
+            self._in_fold.clear()
+            if len(self._at_fold) < MAX_STATES:
+                alike = self.words.alike(fold)
+                found = self._at_fold.setdefault((inside, fold + alike, *state), (fold, self.next, self.moved))
+                period = fold - found[0]
+                if period and self._repeat(found, alike // period, period * self.words.folds.lines):
+                    self._at_fold.clear()
+                    return
+        left = self.words.steady(line)
+        if left and len(self._in_fold) < MAX_STATES:
+            found = self._in_fold.setdefault(state, (line, self.next, self.moved))
+            period = line - found[0]
+            if period:
+                self._repeat(found, left // period, period)
+
+    def _repeat(self, since: tuple[int, int, int], times: int, lines: int) -> bool:
+        """Let what happened ``since`` (…, words, moved), over ``lines`` lines, happen ``times`` more."""
+        self.next += times * (self.next - since[1])
+        self.moved += times * (self.moved - since[2])
+        self.drain_end += times * lines
+        self.last = max(self.last, self.drain_end)
+        return times > 0
 
     def finish(self, cycle: int) -> Span:
         """Drain what is left from ``cycle`` on; the DRAM span of the layer's outputs."""

@@ -43,8 +43,9 @@ class Stalls:
 
     def add(self, line: int, waits: tuple[int, int, int]) -> None:
         """``waits``: cycles after issue at which ifmap, filter (1 when they hit) and ofmap (0) are served."""
-        for operand, wait in enumerate(waits):
-            self.waits[operand, line] = wait
+        for operand, (wait, usual) in enumerate(zip(waits, (1, 1, 0), strict=True)):
+            if wait != usual:
+                self.waits[operand, line] = wait
         stall = max(waits[0] - 1, waits[1] - 1, waits[2])
         if stall:
             self.total += stall
@@ -166,6 +167,8 @@ def _run_events(stalls: Stalls, drain: EventDrain, windows: tuple[MissWindow, ..
             waits[2] = drain.serve(line, cycle)
         before = stalls.total
         stalls.add(line, (waits[0], waits[1], waits[2]))
+        if wrote and not windows:
+            drain.skip(line, stalls.total)
         if wrote or stalls.total != before:
             write = drain.next_event(stalls.total)
 

@@ -177,3 +177,40 @@ def test_equal_layers_are_costed_once_and_named_apart() -> None:
     first, second = simulate(Config(), Topology("t", "gemm", (layer, replace(layer, name="b", line=9))))
     assert (first.name, second.name) == ("a", "b")
     assert replace(first, name="b") == second
+
+
+@st.composite
+def long_folds(draw: st.DrawFn) -> tuple[Config, TopologyLayer]:
+    """Many equal folds, some longer than the array is wide: what the drain jumps over."""
+    h, w = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    m, n, k = draw(st.integers(1, 150)), draw(st.integers(1, 30)), draw(st.integers(1, 30))
+    config = Config(array_h=h, array_w=w, dataflow=draw(st.sampled_from(("os", "ws", "is"))))
+    return config, TopologyLayer("gemm", "gemm", m, k, 1, k, 1, n)
+
+
+def drained(config: Config, layer: TopologyLayer, words: int, bandwidth: int, jump: bool) -> tuple[object, int, int]:
+    """DRAM span, stalls and events of the write buffer alone."""
+    outputs = OutputWords(lowered(config, layer)[0])
+    drain, stalls, events = EventDrain(words, bandwidth, outputs), 0, 0
+    while (line := drain.next_event(stalls)) is not None:
+        stalls += drain.serve(line, line + stalls)
+        events += 1
+        if jump:
+            drain.skip(line, stalls)
+    return drain.finish(10**6), stalls, events
+
+
+@settings(max_examples=100, deadline=None)
+@given(long_folds(), st.integers(2, 300), st.integers(1, 12))
+def test_jumps_over_repeated_drains(case: tuple[Config, TopologyLayer], words: int, bandwidth: int) -> None:
+    assert drained(*case, words, bandwidth, jump=True)[:2] == drained(*case, words, bandwidth, jump=False)[:2]
+
+
+def test_jumps_are_taken() -> None:
+    """Both kinds: within one long fold, and over many short ones."""
+    for m, n, k in ((5000, 4, 4), (40, 40, 400)):
+        layer = TopologyLayer("gemm", "gemm", m, k, 1, k, 1, n)
+        fast = drained(Config(array_h=4, array_w=4), layer, 200, 4, jump=True)
+        slow = drained(Config(array_h=4, array_w=4), layer, 200, 4, jump=False)
+        assert fast[:2] == slow[:2]
+        assert fast[2] * 4 < slow[2]
