@@ -83,14 +83,16 @@ def _double_size(net: Builder, x: str, c: int, fused: str, *, bias: bool = False
     return net.op("conv_transpose", x, out=out, bias=bias, fused=fused, name="up", **attrs)  # type: ignore[arg-type]
 
 
-def unet_3d(net: Builder, N: int, *, pixels: int = 128) -> str:
-    """MLPerf's KiTS19 network: 32 to 320 features, instance norm, one 128x128x128 window of the sliding inference."""
+def unet_3d(
+    net: Builder, N: int, *, size: tuple[int, int, int], channels: int, classes: int, act: str, bias: bool
+) -> str:
+    """32 to 320 features, instance norm; ``bias``: in the 3x3x3 convolutions (else in the upsampling and the last)."""
 
     def block(x: str, c: int, stride: int, name: str) -> str:
-        x = net.conv(x, c, 3, stride, 1, name=name)
-        return net.op("instance_norm", x, width=c, fused="relu", name=f"{name}.norm")
+        x = net.conv(x, c, 3, stride, 1, bias=bias, name=name)
+        return net.op("instance_norm", x, width=c, fused=act, name=f"{name}.norm")
 
-    x = net.input("volume", (N, 1, pixels, pixels, pixels))
+    x = net.input("volume", (N, channels, *size))
     x = block(block(x, 32, 1, "in.a"), 32, 1, "in.b")
     skips = [x]
     for c in (64, 128, 256, 320, 320):
@@ -99,12 +101,12 @@ def unet_3d(net: Builder, N: int, *, pixels: int = 128) -> str:
         skips.append(x)
     for level, c in zip(range(4, -1, -1), (320, 256, 128, 64, 32), strict=True):
         net.prefix = f"up{level}."
-        n, _, *size = net.shape(x)
-        out = (n, c, *(2 * v for v in size))
-        x = net.op("conv_transpose", x, out=out, k=(2, 2, 2), s=(2, 2, 2), bias=True, name="up")
+        n, _, *extent = net.shape(x)
+        out = (n, c, *(2 * v for v in extent))
+        x = net.op("conv_transpose", x, out=out, k=(2, 2, 2), s=(2, 2, 2), bias=not bias, name="up")
         x = block(block(net.concat(x, skips[level]), c, 1, "a"), c, 1, "b")
     net.prefix = ""
-    return net.conv(x, 3, 1, bias=True, name="classes")
+    return net.conv(x, classes, 1, bias=not bias, name="classes")
 
 
 def fcn_resnet18(net: Builder, N: int, H: int, W: int) -> str:
@@ -185,8 +187,16 @@ NETWORKS = {
         "the encoder's last block is taken after its projection",
         licence="Apache-2.0 (published description)",
     ),
+    "unet_3d_brats": Entry(
+        partial(unet_3d, size=(224, 224, 160), channels=4, classes=4, act="leaky_relu", bias=True),
+        "medical volume segmentation (BraTS 2019)",
+        source="Isensee et al. 2018 (arXiv:1809.10486), nnU-Net as MLPerf inference v0.7 to v1.1 used it; widths from "
+        "its TensorRT implementation (4 classes from 32 features, five halvings), biases as nnU-Net sets them",
+        licence="Apache-2.0 (published description)",
+    ),
     "unet_3d": Entry(
-        unet_3d, "medical volume segmentation (KiTS19)",
+        partial(unet_3d, size=(128, 128, 128), channels=1, classes=3, act="relu", bias=False),
+        "medical volume segmentation (KiTS19)",
         source="Cicek et al. 2016 (arXiv:1606.06650) as defined by MLPerf (training image_segmentation, inference v2.0 "
         "on): one 128x128x128 window; a case takes many",
         licence="Apache-2.0 (published model description)",
