@@ -74,7 +74,8 @@ _COLUMNS: dict[str, tuple[int, int | tuple[int, ...]]] = {  # name: (width, valu
     "kernel": (1, 0), "stage": (1, 0), "unit": (1, 0), "lanes": (1, 1), "depth": (1, 0), "at_end": (1, 0),
     "axis": (LOOPS, 0), "first": (LOOPS, 0), "trips": (LOOPS, 1), "stride": (LOOPS, 0),
     "bend": (4, (-1, -1, 0, 0)),
-    "extent": (3, 1), "padded": (3, 1), "span": (4, 1), "beat": (1, 64), "piped": (1, 0), "op": (1, 0), "format": (1, 0), "ops": (1, 0), "issued": (1, 0),
+    "extent": (3, 1), "padded": (3, 1), "span": (4, 1), "beat": (1, 64),
+    "piped": (1, 0), "op": (1, 0), "format": (1, 0), "ops": (1, 0), "issued": (1, 0),
     "bytes": (4, 0), "refetch": (4, 0), "source": (4, 0), "target": (4, 0),
     "buffers": (1, 2), "dep": (4, -1), "lag": (4, 0), "cause": (1, 0), "awaits": (1, 0), "first_of_k": (1, 1),
     "reduce": (3, (1, 0, 0)),
@@ -95,7 +96,7 @@ class Instance:
 class Schedule:
     """The table: columns by name, ``starts[k] : starts[k + 1]`` the rows of kernel ``k``, and who feeds whom.
 
-    ``patterns[k]`` is the first kernel with the same rows as kernel ``k``. ``producers[k]`` are the kernels whose results kernel ``k`` reads.
+    ``patterns[k]`` is the first kernel with the same rows as kernel ``k``, ``producers[k]`` those whose results it reads.
     """
 
     columns: Mapping[str, Ints]
