@@ -96,7 +96,7 @@ class Instance:
 class Schedule:
     """The table: columns by name, ``starts[k] : starts[k + 1]`` the rows of kernel ``k``, and who feeds whom.
 
-    ``patterns[k]`` is the first kernel with the same rows as kernel ``k``, ``producers[k]`` those whose results it reads.
+    ``patterns[k]`` is the first kernel with the rows of kernel ``k``, ``producers[k]`` those whose results it reads.
     """
 
     columns: Mapping[str, Ints]
