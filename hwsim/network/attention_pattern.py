@@ -19,7 +19,7 @@ def attention(graph: Rewriter) -> None:
         last = graph.only_user(draft)
         if last is None or last.op != "matmul" or last.src[0] is not draft or last.qparams or last.attrs.get("bt"):
             continue
-        mask, scores = _scores(graph, draft)
+        mask, stored, scores = _scores(graph, draft)
         if scores is None or scores.op != "matmul" or len(scores.shape) < 3:
             continue
         q, v, keys = _unscaled(graph, scores.src[0]), last.src[1], _keys(graph, scores)
@@ -29,9 +29,21 @@ def attention(graph: Rewriter) -> None:
         few, fewer = _ungrouped(graph, k), _ungrouped(graph, v)
         if few is not None and fewer is not None:
             k, v = few, fewer
+        if stored is not None:
+            _become_constant(graph, stored)
+            mask = [stored]
         last.op, last.attrs = "attention", {}
         last.qparams = join_quant(scores.qparams, last.qparams)
         graph.set_sources(last, (q, k, v, *mask))
+
+
+def _become_constant(graph: Rewriter, draft: Draft) -> None:
+    """Turn a sum with a stored tensor into that tensor; its place in the order is before all that reads it."""
+    const = draft.attrs["const"]
+    assert isinstance(const, tuple)
+    draft.op, draft.shape = "constant", const
+    draft.attrs = {"learned": True} if draft.attrs.get("learned") else {}
+    graph.set_sources(draft, ())
 
 
 @dataclass(slots=True)
@@ -56,28 +68,30 @@ class _Keys:
         return self.source
 
 
-def _scores(graph: Rewriter, softmax: Draft) -> tuple[list[Draft | str], Draft | None]:
-    """The mask and the product behind a softmax, scalar factors skipped."""
+def _scores(graph: Rewriter, softmax: Draft) -> tuple[list[Draft | str], Draft | None, Draft | None]:
+    """The mask, the sum with a stored mask, and the product behind a softmax, scalar factors skipped."""
     mask: list[Draft | str] = []
+    stored: Draft | None = None
     at = graph.reads(softmax, 0)
     while at is not None and at.op != "matmul":
         if graph.only_user(at) is None or at.fused:
-            return mask, None
+            return mask, stored, None
         if at.op in ("mul", "div") and len(at.src) == 1 and not {"const", "reverse"} & at.attrs.keys():
             at = graph.reads(at, 0)
-        elif at.op == "add" and not mask:
+        elif at.op == "add" and not mask and stored is None:
             pair = scalar_pair(at)
-            if pair is None:
+            if pair is None:  # a stored bias or mask: the sum itself will become that constant
+                stored = at if "const" in at.attrs else None
                 at = graph.reads(at, 0)
                 continue
             product = next((s for s in pair if isinstance(s, Draft) and s.op in ("matmul", "mul", "div")), None)
             if product is None or product.shape != softmax.shape:
-                return mask, None
+                return mask, stored, None
             mask = [pair[1] if pair[0] is product else pair[0]]
             at = product
         else:
-            return mask, None
-    return mask, at if at is None or graph.only_user(at) is not None else None
+            return mask, stored, None
+    return mask, stored, at if at is None or graph.only_user(at) is not None else None
 
 
 def _unscaled(graph: Rewriter, source: Draft | str) -> Draft | str:

@@ -328,6 +328,22 @@ def test_pieces_become_one_activation() -> None:
     assert (ops(net), net.params) == (["layer_norm"], 16)
 
 
+def test_attention_keeps_a_stored_bias() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]), helper.make_node("MatMul", ["q", "kt"], ["s"]),
+        helper.make_node("Add", ["s", "bias"], ["b"]), helper.make_node("Softmax", ["b"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["y"]),
+    ]  # fmt: skip
+    inputs = [value(n, [2, 4, 6, 8]) for n in "qkv"]
+    net = net_of(model(nodes, inputs, [w("bias", 1, 4, 6, 6)]))
+    assert ops(net) == ["constant", "attention"]
+    assert (net.params, net.macs) == (4 * 36, 2 * 2 * 4 * 6 * 6 * 8)
+    nodes[2:3] = [helper.make_node("Add", ["m", "bias"], ["mb"]), helper.make_node("Add", ["s", "mb"], ["b"])]
+    masked = net_of(model(nodes, [*inputs, value("m", [2, 1, 6, 6])], [w("bias", 1, 1, 6, 6)]))
+    assert ops(masked) == ["add", "attention"]
+    assert masked.params == 36
+
+
 def test_recurrent_cells() -> None:
     for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
         node = helper.make_node(op, ["x", "w", "r", "b"], ["y"], hidden_size=6, direction="bidirectional")
