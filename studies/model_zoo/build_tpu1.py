@@ -2,12 +2,13 @@
 
 Jouppi et al., "In-Datacenter Performance Analysis of a Tensor Processing Unit", ISCA 2017: table 1 (layer counts,
 weights, operations per weight byte, batch), table 3 (counters) and section 7 (LSTM1's 600x600 matrices). The layer
-shapes were never published: those here are simple ones that give the published counts and weights and, where more than
-one would, fit the counters. ``source`` of every trace says which is which. Weights are int8; the LSTMs' activations are
-16-bit where the counters ask for it. A run is one batch of table 1 (``batch`` in the header). Recurrent applications are
-one time step, which is what an operational intensity equal to the batch means: every weight is fetched once per step.
-Their states stay on the chip between steps; a trace of one step has no earlier state, so the recurrent matrices (and the
-forget gate) read the cell's input instead, a tensor of the same shape and place.
+shapes were never published: those here are simple ones that give the published counts and weights and, where more
+than one would, fit the counters. ``source`` of every trace says which is which; ``studies/tpu_v1`` shows what other
+choices would give. Weights are int8; the LSTMs' activations are 16-bit where the counters ask for it. A run is one
+batch of table 1 (``batch`` in the header). Recurrent applications are one time step, which is what an operational
+intensity equal to the batch means: every weight is fetched once per step. Their states stay on the chip between steps;
+a trace of one step has no earlier state, so the recurrent matrices (and the forget gate) read the cell's input
+instead, a tensor of the same shape and place.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def mlp(net: Builder, N: int, *, widths: tuple[int, ...]) -> str:
 
 def _pair(net: Builder, x: str, h: str, act: str, name: str) -> tuple[str, str]:
     """Two gates of 1024: a product of x and one of h, the second adding the first; returns their halves."""
-    part = net.op("linear", x, out=(net.shape(x)[0], 2048), k=net.shape(x)[1], name=f"{name}_x", weight_dtype="int8")
-    both = net.op("linear", h, part, out=(net.shape(h)[0], 2048), k=net.shape(h)[1], fused=f"add+{act}", name=f"{name}_h",
-                  weight_dtype="int8")  # fmt: skip
+    n, width = net.shape(x)
+    part = net.op("linear", x, out=(n, 2048), k=width, name=f"{name}_x", weight_dtype="int8")
+    both = net.op("linear", h, part, out=(n, 2048), k=1024, fused=f"add+{act}", name=f"{name}_h", weight_dtype="int8")
     return net.split(both, 1, 0, 1024), net.split(both, 1, 1024, 1024)
 
 
@@ -70,18 +71,21 @@ def _matrices(net: Builder, x: str, count: int, act: str, name: str, dtype: str)
     return net.op("conv", inputs, out=(n, width, 1), k=(count,), fused=act, name=name, dtype=dtype, weight_dtype="int8")
 
 
-def lstm1(net: Builder, N: int) -> str:
-    """Nine cells of 600 and an output layer: 37 FC layers of 94 matrices 600x600, five cells with a third input."""
+def lstm1(net: Builder, N: int, *, wide: int = 5) -> str:
+    """Nine cells of 600 and an output layer: 37 FC layers of 94 matrices 600x600, five cells with a third input.
+
+    The first ``wide`` cells have 16-bit activations.
+    """
     x = net.reshape(net.input("x", (N, 600)), (N, 600, 1))
     for index in range(9):
         net.prefix = f"cell{index}."
-        dtype, count = ("int16", 3) if index < 5 else ("int8", 2)
+        dtype, count = "int16" if index < wide else "int8", 3 if index < 5 else 2
         i, f, g, o = (
             _matrices(net, x, count, act, f"gate_{name}", dtype)
             for name, act in (("i", "sigmoid"), ("f", "sigmoid"), ("g", "tanh"), ("o", "sigmoid"))
         )
         cell = net.op("mul", i, g, f, fused="add+tanh", name="cell", dtype=dtype)
-        out = net.op("mul", o, cell, name="hidden", dtype="int16" if index < 4 else "int8")
+        out = net.op("mul", o, cell, name="hidden", dtype="int16" if index < wide - 1 else "int8")
         x = net.op("add", out, x, name="residual", dtype="int8") if index == 8 else out
     net.prefix = ""
     return net.reshape(_matrices(net, x, 2, "tanh", "output", "int8"), (N, 600))
@@ -99,7 +103,7 @@ def cnn0(net: Builder, N: int) -> str:
     return net.conv(x, 1, 1, name="conv16")
 
 
-def cnn1(net: Builder, N: int) -> tuple[str, ...]:
+def cnn1(net: Builder, N: int, *, width: int = 800) -> tuple[str, ...]:
     """72 convolutions, 13 pools and four fully connected layers on maps of 128 and 256 features."""
     x = net.conv(net.input("x", (N, 3, 299, 299)), 128, 17, 17, fused="relu", name="conv1")
     x = net.conv(x, 128, 3, p=1, fused="relu", name="conv2")
@@ -111,7 +115,7 @@ def cnn1(net: Builder, N: int) -> tuple[str, ...]:
             x = net.pool(x, "max", 3, 1, 1)
         x = net.conv(x, 128, 3, p=1, fused="relu", name=f"conv{2 * index + 4}")
     # A fully connected layer on a map: positions keep their own rows of the array, half of them used.
-    return tuple(net.conv(x, 800, 14, name=f"fc{index}") for index in range(1, 5))
+    return tuple(net.conv(x, width, 14, name=f"fc{index}") for index in range(1, 5))
 
 
 def _entry(body: object, batch: int, task: str, assumed: str, dtype: str = "int8", **notes: str) -> Entry:
@@ -133,12 +137,14 @@ RECURRENT = {
 NETWORKS = {
     "tpu1_mlp0": _entry(
         partial(mlp, widths=(2000, 2048, 2000, 2048, 2000, 2048)), 200, "MLP0",
-        "Assumed: widths alternate between 2000 and 2048, which gives 20 M weights and 2.3 % unused MACs (table 3: 2.3 %)",
+        "Assumed: widths alternate between 2000 and 2048, which gives 20 M weights and 2.3 % unused "
+        "MACs (table 3: 2.3 %)",
     ),
     "tpu1_mlp1": _entry(
         partial(mlp, widths=(1160, 1000, 1160, 1000, 1160)), 168, "MLP1",
         "Assumed: widths alternate between 1160 and 1000, which gives 4.64 M weights (table 1: 5 M) and 11.5 % unused "
-        "MACs (table 3: 11.3 %)",
+        "MACs (table 3: 11.3 %). Chosen with the counters in view: the wider ends, which move more bytes over the host "
+        "link; other widths miss the measured non-matrix share by 8 to 11 points",
     ),
     "tpu1_lstm0": _entry(
         lstm0, 64, "LSTM0",
@@ -149,9 +155,9 @@ NETWORKS = {
     ),
     "tpu1_lstm1": _entry(
         lstm1, 96, "LSTM1",
-        "Section 7 names 600x600 matrices. Assumed: nine cells, two vector layers each, a residual and an output layer: "
-        "37 FC layers of 94 matrices, tiled one by one, 33.8 M weights, 39 % unused MACs (table 3: 40 %). Read off the "
-        "counters: five cells have a third input and 16-bit activations, four have neither",
+        "Section 7 names 600x600 matrices. Assumed: nine cells, two vector layers each, a residual and an output "
+        "layer: 37 FC layers of 94 matrices, tiled one by one, 33.8 M weights, 39 % unused MACs (table 3: 40 %). "
+        "Read off the counters: five cells have a third input and 16-bit activations, four have neither",
         dtype="int16", **RECURRENT,
     ),
     "tpu1_cnn0": _entry(
@@ -163,6 +169,6 @@ NETWORKS = {
         cnn1, 32, "CNN1",
         "Assumed: 72 convolutions of 128 and 256 features on maps of 17x17 and 14x14, 13 pools, 299x299 input. Solved "
         "from the counters, so no independent evidence: depths (half of the MACs unused) and the four FC layers, whose "
-        "tiles follow from the weight-stall counter and whose width of 800 from 100 M weights (here 101.6 M)",
+        "tiles follow from the weight-stall counter and whose width of 800 from 100 M weights (here 101.2 M)",
     ),
 }  # fmt: skip
