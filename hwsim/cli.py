@@ -24,8 +24,8 @@ class _Parser(argparse.ArgumentParser):
             )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands; the options of a leaf command are only filled in when it is the one given."""
     parser = _Parser(prog="hwsim", description="What will this network cost on that hardware, and why?")
     parser.add_argument("--version", action="version", version=f"hwsim {hwsim.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", parser_class=_Parser)
@@ -61,17 +61,19 @@ def build_parser() -> argparse.ArgumentParser:
     importer.add_argument("-o", "--output", required=True, metavar="FILE.layers.csv")
     importer.add_argument("--name", help="the network's name in the trace")
 
-    from hwsim.scalesim import command as scalesim_command
-
     scalesim = commands.add_parser("scalesim", help="SCALE-Sim's own files in, its own reports out")
-    scalesim_command.add_arguments(scalesim)
+    if command == "scalesim":
+        from hwsim.scalesim.command import add_arguments
+
+        add_arguments(scalesim)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code (2 for a wrong input, said in one line)."""
     try:
-        args = build_parser().parse_args(argv)
+        given = list(sys.argv[1:] if argv is None else argv)
+        args = build_parser(given[0] if given else None).parse_args(given)
         if args.command is None:
             build_parser().print_help()
             return 0

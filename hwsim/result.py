@@ -44,8 +44,15 @@ class Totals:
     used: int
     clock_hz: float
     peak_macs: int
-    dram_bytes_per_s: float
+    dram_read_bytes_per_s: float
+    dram_write_bytes_per_s: float
+    dram_shared: bool
     overhead_s: float
+
+    def memory_s(self, read_bytes: float, written_bytes: float) -> float:
+        """Least time to move these bytes at the peak bandwidths, which reads and writes share or not."""
+        read, written = read_bytes / self.dram_read_bytes_per_s, written_bytes / self.dram_write_bytes_per_s
+        return read + written if self.dram_shared else max(read, written)
 
 
 class Result:
@@ -78,7 +85,7 @@ class Result:
         self.timing = timing
         self.energy = energy
         self.totals = totals
-        self.notes = tuple(dict.fromkeys(notes))
+        self.notes = tuple(dict.fromkeys([*notes, *energy.notes]))
         self.constants = constants
 
     # -- totals --------------------------------------------------------------------------------------------------
@@ -100,8 +107,15 @@ class Result:
 
     @property
     def energy_j(self) -> float:
-        """Joules of one run, all programs, static power included."""
-        return float(self.energy.total_j) * self.totals.used
+        """Joules of one run, all programs; static power included, of idle ones and during the overhead of a run too."""
+        return float(self.energy.total_j) * self.totals.used + self.idle_j
+
+    @property
+    def idle_j(self) -> float:
+        """Static joules outside the kernels: unused programs, and every program while a run starts and ends."""
+        totals, watts = self.totals, self.energy.static.power_w.value
+        unused = (totals.programs - totals.used) * self.latency_s
+        return watts * (unused + totals.used * totals.overhead_s)
 
     @property
     def power_w(self) -> float:
@@ -199,8 +213,8 @@ class Result:
             )
             rate = kernel.multiply.rate / kernel.multiply.passes if kernel.multiply else 1.0
             compute_s = work / (totals.peak_macs * rate * clock)
-            dram = float(self._dram_read[k] + self._dram_written[k])
-            bound_s = max(compute_s, dram / totals.dram_bytes_per_s)
+            memory_s = totals.memory_s(float(self._dram_read[k]), float(self._dram_written[k]))
+            bound_s = max(compute_s, memory_s)
             latency_s = cycles / clock
             native = kernel.multiply.rate if kernel.multiply else 1.0
             capacity = cycles * totals.peak_macs * native
@@ -219,9 +233,9 @@ class Result:
                     "share_pct": 100.0 * latency_s / self.latency_s,
                     "bound_s": bound_s,
                     "sol_pct": 100.0 * bound_s / latency_s if latency_s else 100.0,
-                    "bound": "compute" if compute_s >= dram / totals.dram_bytes_per_s else "memory",
+                    "bound": "compute" if compute_s >= memory_s else "memory",
                     "limiter": max(parts, key=lambda p: parts[p]) if cycles else "",
-                    "utilization_useful_pct": 100.0 * (work if kernel.products else 0) / capacity if cycles else 0.0,
+                    "utilization_useful_pct": 100.0 * (work if issued[k] else 0) / capacity if cycles else 0.0,
                     "utilization_padded_pct": 100.0 * float(issued[k]) / capacity if cycles else 0.0,
                     "dram_read_bytes": int(self._dram_read[k]),
                     "dram_write_bytes": int(self._dram_written[k]),

@@ -134,7 +134,9 @@ def _simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan
         used=used,
         clock_hz=view.clock_hz,
         peak_macs=view.peak_macs,
-        dram_bytes_per_s=min(view.dram_read, view.dram_write) * view.clock_hz,
+        dram_read_bytes_per_s=view.dram_read * view.clock_hz,
+        dram_write_bytes_per_s=view.dram_write * view.clock_hz,
+        dram_shared=view.dram_shared,
         overhead_s=start_s + sync_s,
     )
     if sync_s:

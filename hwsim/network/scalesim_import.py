@@ -10,6 +10,7 @@ from hwsim.network.graph import AttrValue, Layer, Network, Tensor
 from hwsim.network.scalesim_topology import Topology, TopologyLayer, read_topology
 
 MAX_LAYERS = 100_000
+WORD = "int8"  # SCALE-Sim's words are one byte
 
 
 def from_scalesim(path: str | os.PathLike[str]) -> Network:
@@ -44,8 +45,8 @@ def _layer(row: TopologyLayer, ident: str) -> tuple[Tensor, Layer]:
     feed = f"x{ident}"
     sparsity = f"{row.sparsity[0]}:{row.sparsity[1]}" if row.sparsity else ""
     if row.kind == "gemm":
-        layer = Layer(ident, row.name, "linear", (feed,), (row.m, row.n), {"k": row.k}, sparsity=sparsity)
-        return Tensor(feed, (row.m, row.k)), layer
+        layer = Layer(ident, row.name, "linear", (feed,), (row.m, row.n), {"k": row.k}, dtype=WORD, sparsity=sparsity)
+        return Tensor(feed, (row.m, row.k), WORD), layer
     attrs: dict[str, AttrValue] = {"k": (row.filter_h, row.filter_w)}
     if (row.stride_h, row.stride_w) != (1, 1):
         attrs["s"] = (row.stride_h, row.stride_w)
@@ -59,5 +60,5 @@ def _layer(row: TopologyLayer, ident: str) -> tuple[Tensor, Layer]:
         attrs["g"] = row.channels
         features *= row.channels
     shape = (row.batch, features, row.ofmap_h, row.ofmap_w)
-    layer = Layer(ident, row.name, "conv", (feed,), shape, attrs, sparsity=sparsity)
-    return Tensor(feed, (row.batch, row.channels, row.ifmap_h, row.ifmap_w)), layer
+    layer = Layer(ident, row.name, "conv", (feed,), shape, attrs, dtype=WORD, sparsity=sparsity)
+    return Tensor(feed, (row.batch, row.channels, row.ifmap_h, row.ifmap_w), WORD), layer

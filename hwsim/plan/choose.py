@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 
 from hwsim.formats import FORMATS
-from hwsim.plan.kernel import Kernel
+from hwsim.plan.kernel import Kernel, Operand
 from hwsim.plan.plan import Plan
 from hwsim.schedule.systolic_attention import lower_attention
 from hwsim.schedule.systolic_fold import lower_folds
-from hwsim.schedule.systolic_vector import lower_vector
+from hwsim.schedule.systolic_vector import Sweep, lower_vector
 from hwsim.schedule.systolic_view import SystolicView
 from hwsim.schedule.systolic_window import (
     LaneCosts,
@@ -22,6 +22,7 @@ from hwsim.schedule.systolic_window import (
     window_bytes,
 )
 from hwsim.schedule.table import Schedule, ScheduleBuilder
+from hwsim.timing.systolic import array_cycles
 from hwsim.timing.systolic_service import SOFTWARE_FORMATS
 
 Constants = Mapping[str, float]
@@ -53,10 +54,9 @@ def _signature(kernel: Kernel) -> tuple[object, ...]:
 
 
 def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constants: Constants) -> None:
-    lane_ops = lane_operations(kernel, view, constants)
     if kernel.kind == "attention":
         lower_attention(builder, kernel, view, _arithmetic(kernel, view, constants), int(constants["window_edge"]))
-    elif kernel.kind == "matmul" and not _on_vector(kernel, view, lane_ops):
+    elif kernel.kind == "matmul" and not _on_vector(kernel, view):
         if view.fifo_tiles:
             lower_folds(builder, kernel, view, _arithmetic(kernel, view, constants))
             return
@@ -65,19 +65,35 @@ def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constan
         shape, window = min(options, key=lambda o: estimate(kernel, o[0], o[1], view, constants, costs))
         lower_windows(builder, kernel, view, shape, window, costs)
     else:
-        ops = lane_ops + (2 * kernel.macs / view.alus if kernel.products else 0)
-        lower_vector(builder, kernel, view, ops, int(constants["vector_chunk"]), _vector_cores(ops, view, constants))
+        lower_vector(builder, kernel, view, *vector_sweeps(kernel, view, constants), int(constants["vector_chunk"]))
 
 
-def _vector_cores(ops: float, view: SystolicView, constants: Constants) -> int:
+def vector_sweeps(kernel: Kernel, view: SystolicView, constants: Constants) -> tuple[Sweep, Sweep]:
+    """Return one of the earlier passes of a vector kernel over its inputs, and the last one.
+
+    Every pass decodes what it reads and does its share of the arithmetic; the last one also packs what it writes and
+    broadcasts the statistics of each row. Passes run on all cores of a program when that gains more than starting them
+    costs. The last of several works on rows whose statistics are known, all cores at once: in the TPU v4 layer-norm
+    rows that kernel takes half a core's time from the smallest size on, with no step.
+    """
+    passes = max(1, kernel.passes)
+    arithmetic = _arithmetic(kernel, view, constants) + (2 * kernel.macs / view.alus if kernel.products else 0)
+    each = arithmetic / passes + sum(decode_operations(o, constants) for o in kernel.inputs)
+    packed = each + sum(decode_operations(o, constants) for o in kernel.outputs)
+    if passes == 1:
+        return Sweep(0.0), _sweep(packed, view, constants)
+    packed += constants["row_cycles"] * kernel.rows * view.lanes
+    return _sweep(each, view, constants), Sweep(packed, view.cores)
+
+
+def _sweep(ops: float, view: SystolicView, constants: Constants) -> Sweep:
     """All cores when splitting the work gains more than starting the second core costs."""
-    if view.cores == 1:
-        return 1
     saved = ops / view.lanes * (1 - 1 / view.cores)
-    return view.cores if saved > constants["megacore_start"] * view.clock_hz else 1
+    split = view.cores > 1 and saved > constants["megacore_start"] * view.clock_hz
+    return Sweep(ops, view.cores, True) if split else Sweep(ops)
 
 
-def _on_vector(kernel: Kernel, view: SystolicView, lane_ops: float) -> bool:
+def _on_vector(kernel: Kernel, view: SystolicView) -> bool:
     """Whether a grouped convolution is faster multiplied lane by lane than padded onto the arrays (depthwise)."""
     product = kernel.products[0]
     if product.conv is None or product.batch == 1 or product.n * 4 > view.cols or view.fifo_tiles:
@@ -100,20 +116,11 @@ def lane_costs(kernel: Kernel, view: SystolicView, constants: Constants) -> Lane
     )
 
 
-def lane_operations(kernel: Kernel, view: SystolicView, constants: Constants) -> float:
-    """Lane operations of a vector kernel: arithmetic, and decoding or packing of every value read or written."""
-    total = _arithmetic(kernel, view, constants)
-    for operand in (*kernel.inputs, *kernel.outputs):
-        each = 0.0
-        if operand.format in SOFTWARE_FORMATS:
-            each = constants["decode_cycles"]
-        elif FORMATS[operand.format].width < 32:
-            each = constants["native_decode_cycles"]
-        times = kernel.passes if operand in kernel.inputs else 1
-        total += each * operand.elements * times
-    if kernel.passes > 1:
-        total += constants["row_cycles"] * kernel.rows * view.lanes
-    return total
+def decode_operations(operand: Operand, constants: Constants) -> float:
+    """Lane operations to decode an operand's values when read, or to pack them when written."""
+    if operand.format in SOFTWARE_FORMATS:
+        return constants["decode_cycles"] * operand.elements
+    return constants["native_decode_cycles"] * operand.elements if FORMATS[operand.format].width < 32 else 0.0
 
 
 def _arithmetic(kernel: Kernel, view: SystolicView, constants: Constants) -> float:
@@ -154,6 +161,8 @@ def estimate(
     tiles = tiles_n / view.arrays
     tiles += constants["idle_arrays"] * max(0.0, 1.0 - tiles)
     matrix = groups * tiles * folds_k * beats / window.cores
+    if view.dataflow != "ws" or not view.overlap:
+        matrix = groups * plan.taps * _array_clocks(shape, window, view) / rate
     touched = plan.groups * shape.repeat * plan.m * plan.n
     popped = (costs.touch + costs.copy) * (1 + nk) if window.piped else costs.touch
     vector = (popped * touched + costs.fused) / (view.lanes * window.cores)
@@ -163,3 +172,25 @@ def estimate(
     first = (a * (shape.a_level == "dram") + b * (shape.b_level == "dram")) / read
     first += costs.prologue * window.n * window.k / view.lanes
     return first + max(loads, matrix + (vector if costs.touch else 0.0), vector, out)
+
+
+def _array_clocks(shape: Shape, window: Window, view: SystolicView) -> float:
+    """Clocks of all windows of one group on an array that pays fill and drain in every fold."""
+    total = 0.0
+    for m, times_m in _parts(shape.plan.m, window.m):
+        for n, times_n in _parts(shape.plan.n, window.n):
+            for k, times_k in _parts(shape.plan.k, window.k):
+                cycles = array_cycles(
+                    view.dataflow, m, n, k, view.rows, view.cols, overlap=view.overlap,
+                    weight_double_buffer=view.double_buffer, rows_per_clk=view.rows_per_clk,
+                    weight_rows_per_clk=view.weight_rows_per_clk, clks_per_weight_row=view.clks_per_weight_row,
+                    accumulator_rows=view.accumulator_rows,
+                )  # fmt: skip
+                total += times_m * times_n * times_k * cycles.total
+    return total / (view.arrays * window.cores)
+
+
+def _parts(whole: int, step: int) -> list[tuple[int, int]]:
+    """(extent, how often) of the full and the last piece of an axis."""
+    full, rest = divmod(whole, step)
+    return [(size, times) for size, times in ((step, full), (rest, 1)) if size and times]

@@ -77,6 +77,12 @@ class Loop:
     edge: int = 1
 
     @staticmethod
+    def groups(plan: FoldPlan, repeat: int = 1) -> Loop:
+        """The loop over independent products; the last one may hold fewer packed groups."""
+        edge = plan.last_groups or plan.per_group
+        return Loop("batch", plan.groups * repeat, plan.per_group, edge if repeat == 1 else plan.per_group)
+
+    @staticmethod
     def over(axis: str, total: int, step: int) -> Loop:
         """The loop that walks ``total`` in steps of ``step``."""
         step = max(1, min(step, total))
@@ -93,7 +99,7 @@ def split_classes(loops: list[Loop]) -> list[tuple[tuple[int, ...], tuple[int, .
             parts = [(0, loop.count - 1, loop.full), (loop.count - 1, 1, loop.edge)]
         else:
             parts = [(0, loop.count, loop.edge)]
-        if len(parts) == 1 and loop.axis in ("batch", "tap"):
+        if len(parts) == 1 and loop.axis == "tap":
             out = [((*f, 0), (*t, loop.count), e) for f, t, e in out]
             continue
         out = [((*f, lo), (*t, n), {**e, loop.axis: size}) for f, t, e in out for lo, n, size in parts]

@@ -28,7 +28,7 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
     chunk = plan.m if plan.m <= half * view.accumulator_buffers else -(-plan.m // -(-plan.m // half))
     single = chunk > half  # both halves busy: the next tile waits until they are drained
     nest = [
-        Loop("batch", plan.groups * product.repeat),
+        Loop.groups(plan, product.repeat),
         Loop.over("n", plan.n, view.cols),
         Loop.over("m", plan.m, chunk),
         Loop("tap", plan.taps),
@@ -76,6 +76,7 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
     )  # fmt: skip
     for first, trips, extent in split_classes(loops):
         m, n, k = (extent.get(a, fixed.get(a, 1)) for a in ("m", "n", "k"))
+        k = k * extent.get("batch", fixed.get("batch", plan.per_group)) // plan.per_group
         builder.row(
             **common, stage=matrix, unit=UNIT["matrix"], depth=depth, first=first, trips=trips, extent=(m, n, k),
             padded=(m, view.cols, view.rows), op=OPERATION["mac"], span=(m, n, k, 1), beat=beat, format=code,

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.folds import Loop, split_classes
 from hwsim.schedule.systolic_view import SystolicView
 from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One pass over the inputs: its lane operations, the cores that share it, and whether they must be started first."""
+
+    lane_ops: float
+    cores: int = 1
+    starts: bool = False
+
+
 def lower_vector(
-    builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, lane_ops: float, chunk_bytes: int, cores: int
+    builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, earlier: Sweep, last: Sweep, chunk_bytes: int
 ) -> None:
     """Append the rows of a kernel without products: dispatch, load, vector work, store, in chunks of ``chunk_bytes``.
 
-    ``lane_ops`` are the lane operations of the whole kernel (the family's cost of each kind of operation applied). Inputs
-    and outputs kept on the chip cost no memory traffic.
+    A kernel of several passes runs ``earlier`` in all of them but the ``last``, which alone writes. Inputs and outputs
+    kept on the chip cost no memory traffic.
     """
     outside = "dram" if view.activations_in_dram else "host"
     read = sum(o.bytes for o in kernel.inputs if o.level == outside) + kernel.weight_bytes
@@ -35,12 +46,16 @@ def lower_vector(
         for f, t, e in split_classes([loop] if loop.count > 1 else [])
     ]
     share = 1 / elements
-    each = share / sweep.count
+    passes = [(last, ((sweep.count - 1, 1),) * sweeps)]
+    if sweeps:
+        passes.insert(0, (earlier, ((0, sweep.count - 1),)))
     # Every sweep over the input is a program of its own: a reduction must end before its result is used.
-    builder.row(
-        stage=0, unit=UNIT["dispatch"], depth=sweeps, trips=(sweep.count,) * sweeps, cause=CAUSE["dispatch"], awaits=2,
-        buffers=0, axis=axes, dep=(2 if read else 1,), lanes=cores,
-    )  # fmt: skip
+    for one, lead in passes:
+        builder.row(
+            stage=0, unit=UNIT["dispatch"], depth=sweeps, first=tuple(x[0] for x in lead),
+            trips=tuple(x[1] for x in lead), cause=CAUSE["dispatch"], awaits=2, buffers=0, axis=axes,
+            dep=(2 if read else 1,), lanes=one.cores if one.starts else 1,
+        )  # fmt: skip
     stage = 0
     if read:
         stage += 1
@@ -52,20 +67,22 @@ def lower_vector(
                 buffers=view.buffers, awaits=1, format=code,
             )  # fmt: skip
     stage += 1
-    for first, trips, size in parts:
-        builder.row(
-            stage=stage, unit=UNIT["vector"], lanes=cores, axis=axes, depth=depth, first=first, trips=trips,
-            extent=(size, 1, 1), padded=(size, 1, 1), op=OPERATION["alu"],
-            ops=round((kernel.alu + kernel.special) * size * each), issued=max(1, round(lane_ops * size * each)),
-            dep=(stage - 1,), cause=CAUSE["vector_unit"], bytes=(round(total * size * share),), refetch=(depth,),
-            source=(LEVEL["shared"],), target=(LEVEL["register"],), buffers=view.buffers, awaits=1, format=code,
-        )  # fmt: skip
+    arithmetic = (kernel.alu + kernel.special) * share / sweep.count
+    for one, lead in passes:
+        for first, trips, size in parts:
+            builder.row(
+                stage=stage, unit=UNIT["vector"], lanes=one.cores, axis=axes, depth=depth,
+                first=(*(x[0] for x in lead), *first[sweeps:]), trips=(*(x[1] for x in lead), *trips[sweeps:]),
+                extent=(size, 1, 1), padded=(size, 1, 1), op=OPERATION["alu"], ops=round(arithmetic * size),
+                issued=max(1, round(one.lane_ops * size * share)), dep=(stage - 1,), cause=CAUSE["vector_unit"],
+                bytes=(round(total * size * share),), refetch=(depth,), source=(LEVEL["shared"],),
+                target=(LEVEL["register"],), buffers=view.buffers, awaits=1, format=code,
+            )  # fmt: skip
     if written:
-        # Only the last sweep writes; the ones before it store nothing.
-        for last in (False, True) if sweeps else (True,):
-            lead = ((sweep.count - 1, 1) if last else (0, sweep.count - 1),) * sweeps
+        # The sweeps before the last store nothing.
+        for one, lead in passes:
             for first, trips, size in parts:
-                nbytes = max(1, round(written * size * share)) if last else 0
+                nbytes = max(1, round(written * size * share)) if one is last else 0
                 builder.row(
                     stage=stage + 1, unit=writer, axis=axes, depth=depth, at_end=1,
                     first=(*(x[0] for x in lead), *first[sweeps:]), trips=(*(x[1] for x in lead), *trips[sweeps:]),

@@ -216,7 +216,7 @@ def nest_of(shape: Shape, window: Window) -> list[Loop]:
     n = Loop.over("n", plan.n, window.n)
     split_taps = window.k < plan.k and plan.taps > 1
     return [
-        Loop("batch", plan.groups * shape.repeat),
+        Loop.groups(plan, shape.repeat),
         *((m, n) if window.order == "mn" else (n, m)),
         *([Loop("tap", plan.taps)] if split_taps else []),
         Loop.over("k", plan.k, window.k),
@@ -327,6 +327,8 @@ def lower_windows(
     element_a, element_b = shape.element_a, shape.element_b
     for first, trips, extent in split_classes(loops):
         m, n, k = (extent.get(x, fixed.get(x, y)) for x, y in (("m", plan.m), ("n", plan.n), ("k", plan.k)))
+        # The last of the packed groups may be alone in its fold.
+        k = k * extent.get("batch", fixed.get("batch", plan.per_group)) // plan.per_group
         inner = [
             Loop("tap", inside_taps),
             Loop.over("n", n, n_unit or n),
