@@ -12,7 +12,7 @@ from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, Sc
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One pass over the inputs: its lane operations, the cores that share it, and whether they must be started first."""
+    """One pass over the inputs: its lane operations, the cores that share it, and whether they must be started."""
 
     lane_ops: float
     cores: int = 1
@@ -30,6 +30,7 @@ def lower_vector(
     outside = "dram" if view.activations_in_dram else "host"
     read = sum(o.bytes for o in kernel.inputs if o.level == outside) + kernel.weight_bytes
     written = sum(o.bytes for o in kernel.outputs if o.level == outside)
+    fetch = "activation_fetch" if outside == "dram" else "link"
     reader, writer = (UNIT["dma"], UNIT["store"]) if outside == "dram" else (UNIT["link"], UNIT["link"])
     elements = max(1, sum(o.elements for o in kernel.outputs))
     total = sum(o.bytes for o in kernel.inputs) + kernel.output_bytes
@@ -62,8 +63,9 @@ def lower_vector(
         for first, trips, size in parts:
             builder.row(
                 stage=stage, unit=reader, axis=axes, depth=depth, first=first, trips=trips, extent=(size, 1, 1),
-                padded=(size, 1, 1), op=OPERATION["copy"], bytes=(max(1, round(read * size * share)),), refetch=(depth,),
-                source=(LEVEL[outside],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE["activation_fetch" if outside == "dram" else "link"],
+                padded=(size, 1, 1), op=OPERATION["copy"], bytes=(max(1, round(read * size * share)),),
+                refetch=(depth,),
+                source=(LEVEL[outside],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE[fetch],
                 buffers=view.buffers, awaits=1, format=code,
             )  # fmt: skip
     stage += 1
