@@ -227,10 +227,6 @@ def _where(node: Node, xs: list[Array | None], opset: int) -> list[Array] | None
     return _ufunc(lambda c, a, b: np.asarray(np.where(c, a, b)))(node, xs, opset)
 
 
-def _identity(node: Node, xs: list[Array | None], opset: int) -> list[Array] | None:
-    return [_need(xs[0])]
-
-
 _UFUNCS: dict[str, Callable[..., Any]] = {
         "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": _divide, "Mod": _mod, "Pow": np.power,
         "Neg": np.negative, "Abs": np.abs, "Sqrt": np.sqrt, "Floor": np.floor, "Ceil": np.ceil, "Round": np.rint,
@@ -244,5 +240,5 @@ RULES: Mapping[str, Fold] = {
     "Slice": _slice, "Concat": _concat, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Reshape": _reshape,
     "Transpose": _transpose, "Range": _range, "ConstantOfShape": _filled, "Expand": _expand, "Tile": _tile,
     "ReduceProd": _reduce(np.prod), "ReduceSum": _reduce(np.sum), "ReduceMax": _reduce(np.max),
-    "ReduceMin": _reduce(np.min), "Split": _split, "Where": _where, "Identity": _identity,
+    "ReduceMin": _reduce(np.min), "Split": _split, "Where": _where,
 }  # fmt: skip

@@ -32,7 +32,7 @@ MAX_VISITS = 200_000  # nodes times the sizes a graph is walked at: bounds the t
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 # Operators that only rearrange: a parameter that passes through stays that parameter, so it is not folded.
 REARRANGE = frozenset(
-    {"Slice", "Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Identity", "Split"}
+    {"Slice", "Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Split"}
 )
 # Element-wise functions too rare to model: the host computes them, the shape is the operand's.
 SAME_SHAPE = frozenset(

@@ -86,13 +86,25 @@ def test_exported_models_equal_brute_force_at_another_size(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "params"),
-    [("bert_legacy17", 106368), ("lstm", 34560), ("se17", 1478), ("gpt2_dynamo", None), ("se_hw", 1478)],
+    ("name", "params"),  # BERT: the module's, less four of its five layer-norms, equal and stored once
+    [("bert_legacy17", 106368 - 4 * 128), ("lstm", 34560), ("se17", 1478), ("gpt2_dynamo", None), ("se_hw", 1478)],
 )
 def test_exported_parameters(name: str, params: int | None) -> None:
     path = DATA / f"{name}.onnx.gz"
     stored = stored_params(onnx.ModelProto.FromString(read(path)))
     assert load(path).params == (stored if params is None else params)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),  # torchvision's published figures: parameters, GMAC rounded to the megamac
+    [("mobilenet_v2_train", 3504872, 301e6), ("convnext_tiny", None, 4456e6), ("efficientnet_b0", None, 386e6)],
+)
+def test_published_figures(name: str, params: int | None, macs: float) -> None:
+    net = load(DATA / f"{name}.onnx.gz")
+    assert round(net.macs / 1e6) == macs / 1e6
+    if params is not None:  # the others store equal tensors once, or have their batch-norms folded
+        assert net.params == params
+    assert "batch_norm" not in ops(net)
 
 
 @pytest.mark.parametrize("path", [*FIXTURES, *LIGHT], ids=lambda p: p.name.split(".")[0])
