@@ -26,6 +26,11 @@ from hwsim.network.opdefs import ConvGeometry, Op, Product, VectorWork, Weight
 __all__ = ["FUSED", "OPS", "ConvGeometry", "Op", "Product", "VectorWork", "Weight", "check_layer", "vector_work"]
 
 
+# Attributes that are counts, with the least each may be, whichever operator has them.
+LEAST: Mapping[str, int] = {
+    "h": 1, "proj": 0, "experts": 1, "filters": 1, "memory": 1, "rank": 1, "rows": 1, "width": 0, "vectors": 0,
+    "groups": 1, "heads": 1, "window": 0, "cache": 0, "constant": 0, "classes": 0, "boxes": 0, "block": 1,
+}  # fmt: skip
 COMMON_ATTRS: Mapping[str, str] = {"tied": "s", "wdtype": "s", "accumulate": "s"}
 OPS: dict[str, Op] = {}
 
@@ -138,6 +143,8 @@ def check_layer(layer: Layer, ins: Sequence[IntShape], out: IntShape, symbols: M
     for key in attrs:
         if key not in op.attrs and key not in COMMON_ATTRS:
             raise HwsimError(f"{where}: {layer.op} has no attribute {key!r}{near(key, op.attrs)}")
+        if key in LEAST and int(attrs[key]) < LEAST[key]:  # type: ignore[arg-type]
+            raise HwsimError(f"{where}: attribute {key}={attrs[key]} must be at least {LEAST[key]}")
     try:
         want = op.infer(ins, attrs, out)
     except (IndexError, ZeroDivisionError, TypeError, ValueError) as error:

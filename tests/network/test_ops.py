@@ -310,3 +310,35 @@ def test_recurrent_counts(n: int, t: int, f: int, h: int, bi: bool, proj: int) -
     assert built.macs == n * t * per_step * (1 + bi)
     assert built.params == per_step * (1 + bi)
     assert built.by_id[y].shape == (n, t, state * (1 + bi))
+
+
+def hostile() -> list[tuple[Case, str]]:
+    """Every numeric attribute of every case set to zero, a negative and a huge number."""
+    found = []
+    for case in CASES:
+        words = case.attrs.split()
+        for at, word in enumerate(words):
+            key, _, value = word.partition("=")
+            for bad in ("0", "-1", str(2**31)):
+                if value and OPS[case.op].attrs.get(key) in ("i", "t", "d"):
+                    changed = "x".join([bad] * len(value.split("x"))) if "x" in value else bad
+                    found.append((case, " ".join([*words[:at], f"{key}={changed}", *words[at + 1 :]])))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "attrs"), hostile(), ids=lambda v: v.op if isinstance(v, Case) else v.replace(" ", "-")
+)
+def test_hostile_attributes(case: Case, attrs: str) -> None:
+    """Refused with one line, or accepted with figures that are counts."""
+    inputs = tuple(Tensor(f"i{k}", shape) for k, shape in enumerate(case.ins))
+    try:
+        layer = Layer("1", "", case.op, tuple(t.name for t in inputs), case.out, parse_attrs(case.op, attrs, "case"))
+        net = Network("case", inputs, (layer,)).validate()
+    except HwsimError as error:
+        assert "\n" not in str(error)
+        return
+    work = net.vector_work["1"]
+    assert min(net.macs, net.params, net.weight_bytes, net.kv_cache_bytes, net.peak_activation_bytes) >= 0
+    assert min(work.alu, work.special, work.read, work.write) >= 0
+    assert all(min(p.batch, p.m, p.n, p.k, p.repeat) > 0 for p in net.products["1"])
