@@ -127,6 +127,11 @@ def run_nest(
                         if user[s * stages + q] and q > s:
                             blame = q
                             break
+            if blame == s:
+                # Its unit was taken: by which stage of this kernel, if another one.
+                for q in range(stages):
+                    if q != s and unit[q] == unit[s] and state[UNITS + q * STAGE_STATE] == start:
+                        blame = q
             cycles = service[s * classes + (bits & mask[s])]
             end = start + cycles
             state[unit[s]] = end
