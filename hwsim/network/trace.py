@@ -145,7 +145,7 @@ def _parse_rows(lines: list[str], where: str, offset: int) -> list[Layer]:
         out.append(
             Layer(
                 id=cell["id"].strip(),
-                name=cell.get("name", "").strip(),
+                name=_one_line(cell.get("name", "")),
                 op=op,
                 src=tuple(cell.get("src", "").split()),
                 shape=shape,

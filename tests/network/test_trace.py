@@ -171,7 +171,7 @@ def test_fuzzed_text(at: int, length: int, insert: str) -> None:
     check_only_hwsim_errors(GOOD[:at] + insert + GOOD[at + length :])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["resnet8_like", "mlperf_tiny_kws", "mlperf_tiny_sww", "tpu1_lstm1", "dlrm", "rnnt"]), st.data())
 def test_mutated_real_files(name: str, data: st.DataObject) -> None:
     path = zoo().get(name)
