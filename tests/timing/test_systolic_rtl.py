@@ -64,10 +64,10 @@ def int8_operands(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, n
 
 
 def bf16_operands(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bit patterns of different kinds: any at all, near one another, tiny (subnormal products), or mostly special."""
+    """Bit patterns: any at all, near one another, tiny (subnormal products), powers of two (ties), mostly special."""
     m, n, k = shape
     rng = np.random.default_rng(seed)
-    kind = seed % 4
+    kind = seed % 5
     if kind == 0:
         draw = rng.integers(0, 1 << 16, m * k + k * n)
     elif kind == 1:
@@ -342,6 +342,28 @@ def test_nans_come_out_canonical(compiled):
     a, b = np.array([[0xFF81, 0x3F80]], np.uint16), np.array([[0x3F80], [0x3F80]], np.uint16)
     run = run_array(a, b, "ws", ArrayConfig(2, 1), compiled=compiled)
     assert run.output.view(np.uint32)[0, 0] == 0x7FC00000
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ([(0, 0), (12, 12), (40, 40)], 1 + 2.0**-23),  # 1 + 2^-24 + 2^-80: above the tie, which a double cannot see
+        ([(0, 0), (11, 12), (12, 12), (40, -40)], 1 + 2.0**-23),  # 1 + 2^-23 + 2^-24 - 2^-80: below the next tie
+        ([(0, 0), (12, 12), (40, -40)], 1.0),
+        ([(0, 0), (12, 12)], 1.0),
+        ([(0, 0), (11, 12), (12, 12)], 1 + 2.0**-22),
+    ],
+)
+def test_a_group_near_a_tie_rounds_correctly(terms, expected, compiled):
+    """Terms are pairs of exponents, 2^-|e| each; a negative second one makes the product negative."""
+    a = np.array([[0x3F80 - (e << 7) for e, _ in terms]], np.uint16)
+    b = np.array([[0x3F80 - (abs(f) << 7) | (f < 0) << 15] for _, f in terms], np.uint16)
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
+        kept = [i for i in order if i < len(terms)]
+        for array, dataflow in ((ArrayConfig(4, 1, rows_per_stage=4), "ws"), (ArrayConfig(1, 1, rows_per_clk=4), "os")):
+            run = run_array(a[:, kept], b[kept], dataflow, array, compiled=compiled)
+            assert run.output[0, 0] == np.float32(expected)
 
 
 def test_order_of_k_folds_can_be_stated():
