@@ -135,7 +135,9 @@ def attention(at: Converter, target: str, node: TorchNode) -> Value:
     shape = (*q.shape[:-1], v.shape[-1])
     if len(q.shape) == 2:
         raise HwsimError(f"{node.where}: attention without heads or batch is not supported")
-    return at.row("attention", sources, shape, causal=causal)
+    scale = at.arg(node, 6, "scale")
+    usual = scale is None or math.isclose(float(scale), q.shape[-1] ** -0.5, rel_tol=1e-6)
+    return at.row("attention", sources, shape, causal=causal, scale=None if usual else float(scale))
 
 
 def recurrent(at: Converter, target: str, node: TorchNode) -> Value:

@@ -54,13 +54,14 @@ class Converter:
             label = key.replace(" ", "_")
             self.inputs.append(Tensor(label, tensor.shape, tensor.dtype))
             self.dtypes[label] = tensor.dtype
+            self.rows.inputs[label] = tensor.shape
             if "mask" in key or tensor.dtype == "bool":
                 self.env[key] = Const(tensor.shape, tensor.shape, tensor.dtype, runtime=label)
             else:
                 self.env[key] = view_of(label, tensor.shape)
         for node in self.graph.nodes:
             self.node = node
-            self.env[node.name] = self.visit(node)
+            self.env[node.name] = self._visit_checked(node)
             if node.target.endswith("_") and not node.target.startswith("_") and node.args:
                 self._overwrite(node)
         outputs = []
@@ -82,6 +83,24 @@ class Converter:
             for key, value in self.env.items():
                 if value is old and old is not None:
                     self.env[key] = self.env[node.name]
+
+    def _visit_checked(self, node: TorchNode) -> Value:
+        try:
+            return self.visit(node)
+        except HwsimError:
+            raise
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+            AssertionError,
+            RecursionError,
+        ) as error:
+            # A saved program is input: its arguments need not be what the operator takes.
+            reason = f"{type(error).__name__} {str(error)[:60]}".strip()
+            raise HwsimError(f"{node.where}: its arguments are not what this operator takes ({reason})") from None
 
     def visit(self, node: TorchNode) -> Value:
         """The value of one call."""

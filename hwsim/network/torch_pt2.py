@@ -31,7 +31,7 @@ def read_pt2(path: Path) -> TorchGraph:
         return _graph(program, weights)
     except HwsimError as error:
         raise HwsimError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, StopIteration, OverflowError) as error:
         raise HwsimError(f"{path}: not a program hwsim can read ({type(error).__name__}: {str(error)[:80]})") from None
 
 
@@ -49,7 +49,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise HwsimError(f"{path}: cannot be read ({error.strerror or 'damaged archive'})") from None
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
         if isinstance(error, HwsimError):
-            raise
+            raise HwsimError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
         raise HwsimError(f"{path}: not a torch.export archive ({str(error)[:80]})") from None
     except Exception as error:  # a damaged stream: zlib.error and friends
         raise HwsimError(f"{path}: damaged archive ({type(error).__name__})") from None

@@ -89,15 +89,20 @@ def torchvision_models() -> list[Entry]:
         "efficientnet_b4": 380, "efficientnet_b5": 456, "efficientnet_b6": 528, "efficientnet_b7": 600,
         "efficientnet_v2_s": 384, "efficientnet_v2_m": 480, "efficientnet_v2_l": 480, "swin_v2_t": 256,
     }  # fmt: skip
-    names = """alexnet vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn squeezenet1_0 squeezenet1_1 googlenet
-        inception_v3 resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
-        wide_resnet50_2 wide_resnet101_2 densenet121 densenet161 densenet169 densenet201 mobilenet_v2 mobilenet_v3_small
-        mobilenet_v3_large mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 shufflenet_v2_x0_5 shufflenet_v2_x1_0
-        shufflenet_v2_x1_5 shufflenet_v2_x2_0 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4
-        efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l regnet_y_400mf
-        regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_x_400mf regnet_x_3_2gf regnet_x_8gf
-        convnext_tiny convnext_small convnext_base convnext_large vit_b_16 vit_b_32 vit_l_16 vit_l_32 swin_t swin_s swin_b
-        swin_v2_t""".split()
+    names = [
+        "alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
+        "squeezenet1_0", "squeezenet1_1", "googlenet", "inception_v3", "resnet18", "resnet34", "resnet50",
+        "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2",
+        "wide_resnet101_2", "densenet121", "densenet161", "densenet169", "densenet201", "mobilenet_v2",
+        "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3",
+        "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
+        "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
+        "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_s", "efficientnet_v2_m",
+        "efficientnet_v2_l", "regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf", "regnet_y_3_2gf",
+        "regnet_y_8gf", "regnet_y_16gf", "regnet_x_400mf", "regnet_x_3_2gf", "regnet_x_8gf", "convnext_tiny",
+        "convnext_small", "convnext_base", "convnext_large", "vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32",
+        "swin_t", "swin_s", "swin_b", "swin_v2_t",
+    ]  # fmt: skip
     extra: dict[str, dict[str, Any]] = {
         "googlenet": {"init_weights": False, "aux_logits": False},
         "inception_v3": {"init_weights": False, "aux_logits": False},
@@ -124,22 +129,14 @@ class Detector(torch.nn.Module):
 
 def torchvision_others() -> list[Entry]:
     """Segmentation and detection networks of torchvision."""
-    from torchvision.models import detection, resnet, segmentation
-    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
-    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+    from torchvision.models import detection, segmentation
 
     none = {"weights": None, "weights_backbone": None}
 
-    def retinanet_resnext50() -> Any:
-        backbone = _resnet_fpn_extractor(
-            resnet.resnext50_32x4d(), 5, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(2048, 256)
-        )
-        return Detector(detection.RetinaNet(backbone, 264))
-
     found = [
         Entry(
-            name, lambda make=make: make(**none), images(520), "torchvision", f"{name} at 520x520, without auxiliary head",
-            "semantic segmentation",
+            name, lambda make=make: make(**none), images(520), "torchvision",
+            f"{name} at 520x520, without auxiliary head", "semantic segmentation",
         )
         for name, make in (
             ("deeplabv3_resnet50", segmentation.deeplabv3_resnet50),
@@ -160,35 +157,36 @@ def torchvision_others() -> list[Entry]:
             ("ssdlite320_mobilenet_v3_large",) * 2 + (detection.ssdlite320_mobilenet_v3_large, 320),
         )
     ]  # fmt: skip
-    found.append(
-        Entry(
-            "retinanet_resnext50_800", retinanet_resnext50, images(800), "torchvision",
-            "RetinaNet on resnext50_32x4d FPN at 800x800, 264 classes, backbone and head", "object detection",
-            assumed="built from torchvision parts as MLPerf Inference describes its OpenImages model",
-        )
-    )  # fmt: skip
     return found
 
 
 def timm_models() -> list[Entry]:
-    """Networks of timm at their own input size; a name ending in @SIZE is exported at that size."""
+    """Networks of timm at their own input size."""
     import timm
 
-    names = """levit_128 levit_256 dla34 dla60 dla102x dla46_c repvgg_a0 repvgg_a2 repvgg_b0 repvgg_b1 repvgg_b2 repvgg_b3
-        mobilevit_s hrnet_w18 hrnet_w30 hrnet_w32 hrnet_w40 hrnet_w44 hrnet_w48 hrnet_w64 inception_v4 inception_resnet_v2
-        mixer_b16_224 ghostnet_050 ghostnet_100 ghostnet_130 fbnetc_100
-        tf_efficientnetv2_s tf_efficientnetv2_m efficientnet_lite0 efficientnet_lite1 efficientnet_lite2 efficientnet_lite3
-        efficientnet_lite4 resnet18d resnet34d resnet50c resnet50d resnet101d resnet152d resnet200d seresnet18 seresnet34
-        seresnet50 ecaresnet50t resnext50d_32x4d resnext101_32x4d seresnext50_32x4d seresnext101_32x4d legacy_senet154
-        res2net50_14w_8s res2net50_26w_4s res2net101_26w_4s resnest50d resnest50d_1s4x24d deit_tiny_patch16_224
-        deit_tiny_distilled_patch16_224 deit_small_patch16_224 vit_base_patch16_384 vit_large_patch16_384
-        vit_base_patch32_384 vit_large_patch32_384 swin_base_patch4_window12_384 swin_large_patch4_window7_224
-        swin_large_patch4_window12_384 xception41 xception65 xception71 darknet53 cspdarknet53 dpn68 dpn92 dpn98 dpn107
-        dpn131 mixnet_s mixnet_m mixnet_l rexnet_100 rexnet_130 rexnet_150 rexnet_200 rexnet_300 regnetx_002 regnetx_040
-        regnetx_320 hgnet_tiny hgnet_small hgnet_base hgnetv2_b2 hgnetv2_b5 hgnetv2_b6 pvt_v2_b0 pvt_v2_b1 pvt_v2_b2
-        twins_pcpvt_small twins_pcpvt_base twins_svt_small twins_svt_large nextvit_small nextvit_base nextvit_large
-        mobilenetv2_050 mobilenetv3_small_050 mobilenetv3_small_075 densenet264d peleenet resnext101_32x16d
-        resnext101_32x32d efficientformer_l1 edgenext_small""".split()
+    names = [
+        "levit_128", "levit_256", "dla34", "dla60", "dla102x", "dla46_c",
+        "dla102x2", "repvgg_a0", "repvgg_a2", "repvgg_b0",
+        "repvgg_b1", "repvgg_b2", "repvgg_b3", "mobilevit_s", "hrnet_w18", "hrnet_w30", "hrnet_w32",
+        "hrnet_w40", "hrnet_w44", "hrnet_w48", "hrnet_w64", "inception_v4", "inception_resnet_v2",
+        "mixer_b16_224", "ghostnet_050", "ghostnet_100", "ghostnet_130", "fbnetc_100", "tf_efficientnetv2_s",
+        "tf_efficientnetv2_m", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
+        "efficientnet_lite3", "efficientnet_lite4", "resnet18d", "resnet34d", "resnet50c", "resnet50d",
+        "resnet101d", "resnet152d", "resnet200d", "seresnet18", "seresnet34", "seresnet50", "ecaresnet50t",
+        "resnext50d_32x4d", "resnext101_32x4d", "seresnext50_32x4d", "seresnext101_32x4d", "legacy_senet154",
+        "res2net50_14w_8s", "res2net50_26w_4s", "res2net101_26w_4s", "resnest50d", "resnest50d_1s4x24d",
+        "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit_small_patch16_224",
+        "vit_tiny_patch16_224", "vit_small_patch16_224",
+        "vit_base_patch16_384", "vit_large_patch16_384", "vit_base_patch32_384", "vit_large_patch32_384",
+        "swin_base_patch4_window12_384", "swin_large_patch4_window7_224", "swin_large_patch4_window12_384",
+        "xception41", "xception65", "xception71", "darknet53", "cspdarknet53", "dpn68", "dpn92", "dpn98",
+        "dpn107", "dpn131", "mixnet_s", "mixnet_m", "mixnet_l", "rexnet_100", "rexnet_130", "rexnet_150",
+        "rexnet_200", "rexnet_300", "regnetx_002", "regnetx_040", "regnetx_320", "hgnet_tiny", "hgnet_small",
+        "hgnet_base", "hgnetv2_b2", "hgnetv2_b5", "hgnetv2_b6", "pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2",
+        "twins_pcpvt_small", "twins_pcpvt_base", "twins_svt_small", "twins_svt_large", "nextvit_small",
+        "nextvit_base", "nextvit_large", "mobilenetv2_050", "mobilenetv3_small_050", "mobilenetv3_small_075",
+        "densenet264d", "resnext101_32x16d", "resnext101_32x32d", "efficientformer_l1", "edgenext_small",
+    ]  # fmt: skip
 
     def entry(name: str) -> Entry:
         size = timm.get_pretrained_cfg(name).input_size[-1]
@@ -196,8 +194,7 @@ def timm_models() -> list[Entry]:
             name, lambda: timm.create_model(name), images(size), "timm", f"{name} at {size}x{size}", licence=APACHE
         )
 
-    known = set(timm.list_models())
-    return [entry(name) for name in names if name in known]
+    return [entry(name) for name in names]
 
 
 def language_models() -> list[Entry]:
@@ -236,8 +233,8 @@ def language_models() -> list[Entry]:
     found = [
         text("bert_base", "BertModel, 12 layers of 768", lambda: Part(hf.BertModel(base), both), 128,
              "input_ids", "attention_mask", "token_type_ids", task=features),
-        text("bert_large", "BertForQuestionAnswering, 24 layers of 1024", lambda: Part(hf.BertForQuestionAnswering(large),
-             logits), 384, *squad, task="question answering"),
+        text("bert_large", "BertForQuestionAnswering, 24 layers of 1024", lambda: Part(
+             hf.BertForQuestionAnswering(large), logits), 384, *squad, task="question answering"),
         text("distilbert", "DistilBertModel", lambda: Part(hf.DistilBertModel(hf.DistilBertConfig()), both[:1]), 128,
              task=features),
         text("roberta_base", "RobertaModel", lambda: Part(hf.RobertaModel(hf.RobertaConfig(
@@ -247,8 +244,8 @@ def language_models() -> list[Entry]:
              hf.T5ForConditionalGeneration(hf.T5Config()), ("logits",), use_cache=False), 128, "input_ids",
              "decoder_input_ids", task="translation"),
         text("t5_base", "T5ForConditionalGeneration, encoder and decoder of equal length", lambda: Part(
-             hf.T5ForConditionalGeneration(hf.T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12)), ("logits",),
-             use_cache=False), 128, "input_ids", "decoder_input_ids", task="translation"),
+             hf.T5ForConditionalGeneration(hf.T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12)),
+             ("logits",), use_cache=False), 128, "input_ids", "decoder_input_ids", task="translation"),
     ]  # fmt: skip
     for name, width, layers, heads in (
         ("deberta_v3_xsmall", 384, 12, 6), ("deberta_v3_base", 768, 12, 12), ("deberta_v3_large", 1024, 24, 16),
@@ -275,11 +272,13 @@ def language_models() -> list[Entry]:
         found.append(
             text(
                 name, f"GPT2LMHeadModel, {layers} layers of {width}, no past",
-                lambda gpt=gpt: Part(hf.GPT2LMHeadModel(gpt), ("logits",), use_cache=False), 128, task="text generation",
+                lambda gpt=gpt: Part(hf.GPT2LMHeadModel(gpt), ("logits",), use_cache=False), 128,
+                task="text generation",
             )
         )  # fmt: skip
     for size, width, layers, heads in (
-        ("tiny", 384, 4, 6), ("base", 512, 6, 8), ("small", 768, 12, 12), ("medium", 1024, 24, 16), ("large", 1280, 32, 20),
+        ("tiny", 384, 4, 6), ("base", 512, 6, 8), ("small", 768, 12, 12), ("medium", 1024, 24, 16),
+        ("large", 1280, 32, 20),
     ):  # fmt: skip
         whisper = hf.WhisperConfig(
             d_model=width, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=heads,
@@ -297,14 +296,16 @@ def language_models() -> list[Entry]:
             Entry(
                 f"whisper_{size}_decoder", lambda whisper=whisper: WhisperDecoder(whisper),
                 tokens("input_ids", encoder_hidden_states=(1500, width)), "transformers",
-                f"WhisperForConditionalGeneration decoder, {layers} layers of {width}, no past", "speech recognition", APACHE,
+                f"WhisperForConditionalGeneration decoder, {layers} layers of {width}, no past",
+                "speech recognition", APACHE,
                 {"N": 1, "S": 64},
             )
         )  # fmt: skip
     clip = hf.CLIPVisionConfig(patch_size=16)
     found.append(
         Entry("clip_vit_base_patch16", lambda: Part(hf.CLIPVisionModelWithProjection(clip), ("image_embeds",)),
-              floats(pixel_values=(3, 224, 224)), "transformers", "CLIPVisionModelWithProjection", "image encoding", APACHE)
+              floats(pixel_values=(3, 224, 224)), "transformers", "CLIPVisionModelWithProjection",
+              "image encoding", APACHE)
     )  # fmt: skip
     return found
 
@@ -358,7 +359,8 @@ def diffusion_models() -> list[Entry]:
         Entry("sd15_unet", sd15, floats(sample=(4, 64, 64), timestep=(), encoder_hidden_states=(77, 768)), "diffusers",
               "UNet2DConditionModel of Stable Diffusion 1.5, 512x512", "image generation", APACHE, shorten=short),
         Entry("sdxl_unet", StableDiffusionXL, floats(
-                sample=(4, 128, 128), timestep=(), encoder_hidden_states=(77, 2048), text_embeds=(1280,), time_ids=(6,)),
+                sample=(4, 128, 128), timestep=(), encoder_hidden_states=(77, 2048), text_embeds=(1280,),
+                time_ids=(6,)),
               "diffusers", "UNet2DConditionModel of Stable Diffusion XL base, 1024x1024", "image generation", APACHE,
               shorten=short),
     ]  # fmt: skip
