@@ -128,6 +128,10 @@ class EventDrain:
         if self.first < 0:
             self.first = cycle
 
+    def advance(self, line: int) -> None:
+        """Take the words up to and including ``line``, none of which is an event."""
+        self._store(self.words.before(line + 1) - self.next)
+
     def serve(self, line: int, cycle: int) -> int:
         """Take the words up to and including ``line``, the only one with events, and return how late it ends."""
         self._store(self.words.before(line) - self.next)

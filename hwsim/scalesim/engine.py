@@ -169,6 +169,8 @@ def _run_events(stalls: Stalls, drain: EventDrain, windows: tuple[MissWindow, ..
         stalls.add(line, (waits[0], waits[1], waits[2]))
         if wrote and not windows:
             drain.skip(line, stalls.total)
+        if not wrote and stalls.total != before:
+            drain.advance(line)  # words up to here left before this stall
         if wrote or stalls.total != before:
             write = drain.next_event(stalls.total)
 

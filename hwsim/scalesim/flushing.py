@@ -162,9 +162,10 @@ def previous_uses(words: Words) -> NDArray[np.int32]:
     order = words << bits
     order |= np.arange(count, dtype=np.int64)
     order.sort()
-    position = (order & ((1 << bits) - 1)).astype(np.int32)
-    order >>= bits  # the addresses
-    first = np.flatnonzero(order[1:] != order[:-1]) + 1
+    mask = (1 << bits) - 1
+    first = np.flatnonzero((order[1:] ^ order[:-1]) > mask) + 1  # where the address changes
+    order &= mask
+    position = order.astype(np.int32)
     before = np.empty(count, dtype=np.int32)
     before[1:] = position[:-1]
     before[0] = position[(first[0] if len(first) else count) - 1] - count

@@ -21,6 +21,7 @@ from hwsim.scalesim.config import Config, Dataflow
 from hwsim.scalesim.operands import HOLE, Words, filter_matrix, ifmap_matrix, kept_window, overhangs
 
 MAX_FOLDS = 20_000_000
+CACHE_WORDS = 1 << 22  # request slots a stream keeps
 MAX_EXTENT = 1 << 25  # words along one operand that may be held at once
 
 
@@ -123,7 +124,10 @@ class Stream:
     key: Callable[[int], int]
     addresses: int
     sizes: Callable[[], Words] | None = None
+    opens: bool = True  # the first slot of the first fold is a request (an input window starts inside)
     group: int = 1  # words per lane and line
+    _slots: dict[int, Words] = field(default_factory=dict)
+    _slot_words: int = 0
     _counts: Words | None = None
     _lines: dict[int, Words] = field(default_factory=dict)
     _ends: tuple[int, int] | None = None
@@ -149,14 +153,21 @@ class Stream:
 
     def laid_out(self, fold: int) -> Words:
         """All request slots of a fold by line and lane, HOLE where idle, flattened."""
+        key = self.key(fold)
+        if key in self._slots:
+            return self._slots[key]
         block = self.block(fold)
         lines, lanes, group = block.shape
-        if not self.skewed:
-            return block.reshape(-1)
-        out = np.full((lines + lanes - 1) * lanes * group, HOLE, dtype=np.int64)
-        size = out.itemsize
-        as_strided(out, block.shape, (lanes * group * size, (lanes + 1) * group * size, size))[...] = block
-        return out
+        if self.skewed:
+            slots = np.full((lines + lanes - 1) * lanes * group, HOLE, dtype=np.int64)
+            size = slots.itemsize
+            as_strided(slots, block.shape, (lanes * group * size, (lanes + 1) * group * size, size))[...] = block
+        else:
+            slots = block.reshape(-1)
+        if self._slot_words + len(slots) <= CACHE_WORDS:
+            self._slot_words += len(slots)
+            self._slots[key] = slots
+        return slots
 
     def words(self, fold: int) -> Words:
         """A fold's requested addresses in order."""
@@ -168,8 +179,6 @@ class Stream:
         lines, lanes, before = self.shape(fold)
         if self.dense:
             return before + (skew_line(index, lines, lanes) if self.skewed else index // lanes)
-        if index == 0 and self.block(fold)[0, 0, 0] != HOLE:
-            return before
         key = self.key(fold)
         if key not in self._lines:
             slots = self.laid_out(fold)
@@ -186,11 +195,12 @@ class Stream:
         if self._ends is not None:
             return self._ends
         first, last = 0, self.period - 1
-        while self.size(first) == 0:
+        while not self.opens and self.size(first) == 0:
             first += 1
         while (size := self.size(last)) == 0:
             last -= 1
-        start, stop = self.absolute_line(first, 0), (self.passes - 1) * self.period + last
+        start = self.shape(0)[2] if self.opens else self.absolute_line(first, 0)
+        stop = (self.passes - 1) * self.period + last
         self._ends = start, self.absolute_line(stop, size - 1)
         return self._ends
 
@@ -275,7 +285,9 @@ def ifmap_stream(config: Config, layer: TopologyLayer, folds: Folds) -> Stream:
     return _stationary(folds, loaded, dense, size)
 
 
-def _stationary(folds: Folds, loaded: Callable[[int, int], Words], dense: bool, addresses: int) -> Stream:
+def _stationary(
+    folds: Folds, loaded: Callable[[int, int], Words], dense: bool, addresses: int, opens: bool = True
+) -> Stream:
     """An operand loaded once per fold, bottom row first; ``loaded(column fold, row fold)`` are its words."""
 
     def shape(i: int) -> tuple[int, int, int]:
@@ -294,6 +306,7 @@ def _stationary(folds: Folds, loaded: Callable[[int, int], Words], dense: bool, 
         key=lambda i: i,
         addresses=addresses,
         sizes=(lambda: np.outer(folds.widths(), folds.heights()).ravel()) if dense else None,
+        opens=opens,
     )
 
 
@@ -322,6 +335,7 @@ def filter_stream(config: Config, layer: TopologyLayer, folds: Folds) -> Stream:
             key=lambda i: i // folds.row_folds,
             addresses=size,
             sizes=(lambda: np.repeat(folds.widths() * folds.steps, folds.row_folds)) if dense else None,
+            opens=dense,
         )
     if folds.dataflow == "is":
         return Stream(
@@ -335,7 +349,10 @@ def filter_stream(config: Config, layer: TopologyLayer, folds: Folds) -> Stream:
             key=lambda i: i,
             addresses=size,
             sizes=(lambda: folds.heights() * folds.steps) if dense else None,
+            opens=dense,
         )
-    return _stationary(
-        folds, lambda c, r: matrix()[r * h : (r + 1) * h, c * w : (c + 1) * w][::-1, :, None], dense, size
-    )
+
+    def loaded(column: int, row: int) -> Words:
+        return matrix()[row * h : (row + 1) * h, column * w : (column + 1) * w][::-1, :, None]
+
+    return _stationary(folds, loaded, dense, size, opens=dense)

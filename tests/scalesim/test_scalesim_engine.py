@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scalesim_strategies import configs, layers
 
@@ -35,8 +35,14 @@ def outcome(run, *args):  # type: ignore[no-untyped-def]
         return "refused"
 
 
+# A read stall between two drains: words already written must not move with the lines after it.
+STALLED = Config(array_h=3, array_w=6, ifmap_sram_kb=1, filter_sram_kb=1, ofmap_sram_kb=1, mode="USER", bandwidths=(1,))
+STALLED = replace(STALLED, ifmap_bank_bandwidth=1, filter_bank_bandwidth=1)
+
+
 @SLOW
 @given(configs(), layers())
+@example(STALLED, TopologyLayer("gemm", "gemm", 18, 29, 1, 29, 1, 6))
 def test_engine_equals_twin(config: Config, layer: TopologyLayer) -> None:
     assert outcome(simulate_layer, config, layer) == outcome(simulate_slowly, config, layer)
 
