@@ -157,7 +157,7 @@ def _list(args: argparse.Namespace) -> int:
     if args.what == "networks":
         from hwsim.network.load import list_networks as rows_of
     else:
-        from hwsim.machine import list_accelerators as rows_of  # type: ignore[assignment]
+        from hwsim.machine import list_accelerators as rows_of
     rows = list(rows_of())
     if args.json:
         import json

@@ -40,7 +40,7 @@ def simulate(
     """
     options = RunOptions(batch, dict(shapes or {}), phase, context, precision, sparsity, stack, cache).check()
     net = load_network(network)
-    acc = load_accelerator(target)
+    acc = load_accelerator(target if isinstance(target, Accelerator) else str(target))
     if acc.family != "systolic":
         raise HwsimError(f"{acc.id}: family {acc.family!r} cannot be simulated yet; systolic machines can")
     return _simulate_systolic(net, acc, options, plan)

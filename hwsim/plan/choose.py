@@ -10,17 +10,10 @@ from hwsim.plan.kernel import Kernel, Operand
 from hwsim.plan.plan import Plan
 from hwsim.schedule.systolic_attention import lower_attention
 from hwsim.schedule.systolic_fold import lower_folds
+from hwsim.schedule.systolic_lower import LaneCosts, lower_windows
 from hwsim.schedule.systolic_vector import Sweep, lower_vector
 from hwsim.schedule.systolic_view import SystolicView
-from hwsim.schedule.systolic_window import (
-    LaneCosts,
-    Shape,
-    Window,
-    candidates,
-    epilogue_bytes,
-    lower_windows,
-    window_bytes,
-)
+from hwsim.schedule.systolic_window import Shape, Window, candidates, epilogue_bytes, window_bytes
 from hwsim.schedule.table import Schedule, ScheduleBuilder
 from hwsim.timing.systolic import array_cycles
 from hwsim.timing.systolic_service import SOFTWARE_FORMATS

@@ -45,7 +45,9 @@ def test_files_hold_the_same_numbers_as_the_table(capsys: pytest.CaptureFixture[
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert len(rows) == len(whole["kernels"])
     assert sum(float(r["latency_s"]) for r in rows) == pytest.approx(whole["latency_s"], rel=1e-12)
-    assert sum(float(r["energy_j"]) for r in rows) == pytest.approx(sum(whole["energy_components_j"].values()), rel=1e-9)
+    assert sum(float(r["energy_j"]) for r in rows) == pytest.approx(
+        sum(whole["energy_components_j"].values()), rel=1e-9
+    )
     assert list(tmp_path.iterdir()) == [table, target] or len(list(tmp_path.iterdir())) == 2
 
 
