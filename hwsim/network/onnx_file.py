@@ -18,7 +18,7 @@ from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS
 
 MAX_FILE_BYTES = 2**31
-MAX_NODES = 40_000
+MAX_NODES = 30_000
 MAX_RANK = 16
 MAX_DEPTH = 16
 SMALL_BYTES = 1 << 16

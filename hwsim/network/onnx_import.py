@@ -23,17 +23,16 @@ from hwsim.network.onnx_fold import fold
 from hwsim.network.onnx_graph import Handler, OnnxGraph
 from hwsim.network.onnx_move import MOVE
 from hwsim.network.onnx_quant import QUANT
+from hwsim.network.onnx_shape import SHAPE
 from hwsim.network.onnx_symbols import MAX_SYMBOLS, Symbols, input_shape, probes
 from hwsim.network.onnx_vector import VECTOR
 from hwsim.network.symbolic import symbolise
 
-STANDARD: dict[str, Handler] = {**CONTRACT, **VECTOR, **MOVE, **QUANT, **ATTENTION}
-MAX_VISITS = 200_000  # nodes times the sizes a graph is walked at: bounds the time an import takes
+STANDARD: dict[str, Handler] = {**CONTRACT, **VECTOR, **SHAPE, **MOVE, **QUANT, **ATTENTION}
+MAX_VISITS = 100_000  # nodes times the sizes a graph is walked at: bounds the time an import takes
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 # Operators that only rearrange: a parameter that passes through stays that parameter, so it is not folded.
-REARRANGE = frozenset(
-    {"Slice", "Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Split"}
-)
+REARRANGE = frozenset({"Slice", "Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Split"})
 # Element-wise functions too rare to model: the host computes them, the shape is the operand's.
 SAME_SHAPE = frozenset(
     {

@@ -600,7 +600,7 @@ def test_exploding_functions_are_bounded() -> None:
         proto.functions.append(
             helper.make_function("own", f"F{level}", ["a"], ["o0"], body, [helper.make_opsetid("own", 1)])
         )
-    with pytest.raises(HwsimError, match="more than 40000 operators"):
+    with pytest.raises(HwsimError, match="more than 30000 operators"):
         net_of(proto)
 
 
