@@ -21,7 +21,8 @@ from hwsim.scalesim.operands import HOLE, Words
 
 PIECE_WORDS = 1 << 22  # words sorted at once
 SCAN_WORDS = 1 << 14
-MAX_STEPS = 1 << 34  # word visits before a layer is refused
+MAX_STEPS = 1 << 34  # word visits of a pass that is held (0.5 ns each) before a layer is refused
+MAX_SORTED = 1 << 30  # and of a longer one, sorted piece by piece (90 ns each)
 MAX_ADDRESSES = 1 << 28
 MAX_SHIFTS = 1 << 20
 
@@ -178,7 +179,8 @@ def previous_uses(words: Words) -> NDArray[np.int32]:
 def stepped(layer: TopologyLayer, stream: Stream, capacity: int) -> Flushes:
     """The general case: visit every access, vectorised between flushes. Raises HwsimError when that is too many."""
     per_pass = int(stream.counts().sum())
-    if per_pass * stream.passes > MAX_STEPS or stream.addresses > MAX_ADDRESSES:
+    limit = MAX_STEPS if per_pass <= PIECE_WORDS else MAX_SORTED
+    if per_pass * stream.passes > limit or stream.addresses > MAX_ADDRESSES:
         raise HwsimError(
             f"layer {layer.name!r}: {per_pass * stream.passes} accesses to {stream.addresses} addresses would be "
             "stepped through; use a larger SRAM or a smaller layer"
