@@ -280,7 +280,7 @@ def _fold_attention(rows: Rows, outputs: list[str]) -> None:
         if pv is None or pv.op != "matmul" or pv.src[0] != soft.id or pv.attrs.get("bt"):
             continue
         mask: list[str] = []
-        scale: float | None = 1.0
+        scale = 1.0
         at = _sole(rows, users, outputs, soft.src[0])
         while at is not None and at.op != "matmul":
             scaling = at.op in ("mul", "div") and len(at.src) == 1 and "const" not in at.attrs
@@ -289,10 +289,10 @@ def _fold_attention(rows: Rows, outputs: list[str]) -> None:
             if not (scaling or masking) or at.shape != soft.shape:
                 at = None
                 break
-            if scaling and scale is not None:
+            if scaling:
                 by = at.attrs.get("value")
-                known = isinstance(by, int | float) and by != 0
-                scale = None if not known else scale * float(by) if at.op == "mul" else scale / float(by)  # type: ignore[arg-type]
+                factor = float(by) if isinstance(by, int | float) and by else math.nan
+                scale = scale * factor if at.op == "mul" else scale / factor
             if len(at.src) == 2:
                 left = rows.rows.get(at.src[0])
                 mask.append(at.src[1] if left is not None and left.shape == at.shape else at.src[0])
@@ -305,7 +305,7 @@ def _fold_attention(rows: Rows, outputs: list[str]) -> None:
         if q is None or k is None or v is None or not len(q) == len(k) == len(v) or not q[:-2] == k[:-2] == v[:-2]:
             continue
         pv.op, pv.src, pv.attrs = "attention", [*at.src, pv.src[1], *mask], {}
-        if scale is not None and not math.isclose(scale, q[-1] ** -0.5, rel_tol=1e-6):
+        if not math.isnan(scale) and not math.isclose(scale, q[-1] ** -0.5, rel_tol=1e-6):
             pv.attrs["scale"] = scale
 
 

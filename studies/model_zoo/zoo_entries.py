@@ -197,6 +197,34 @@ def timm_models() -> list[Entry]:
     return [entry(name) for name in names]
 
 
+def resnet_variants() -> list[Entry]:
+    """ResNets timm has no name for, from its parts: D = deep stem and average-pooled shortcut, SE = squeeze-excitation."""
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    depths = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
+    deep = {"stem_width": 32, "stem_type": "deep", "avg_down": True}
+    squeeze = {"block_args": {"attn_layer": "se"}}
+
+    def entry(name: str, depth: int, groups: int, width: int, parts: dict[str, Any]) -> Entry:
+        block = BasicBlock if depth < 50 else Bottleneck
+
+        def build() -> Any:
+            return ResNet(block, depths[depth], cardinality=groups, base_width=width, **parts)
+
+        what = f"ResNet, depth {depth}, {groups} groups of {width}, {', '.join(parts) or 'plain'}, at 224x224"
+        return Entry(name, build, images(224), "timm", what, licence=APACHE)
+
+    found = [
+        entry(f"resnext{depth}{d}_{groups}x4d", depth, groups, 4, deep if d else {})
+        for depth, d, groups in (
+            (50, "", 64), (50, "d", 64), (101, "d", 32), (101, "d", 64), (152, "", 32), (152, "d", 32), (152, "", 64),
+            (152, "d", 64),
+        )
+    ]  # fmt: skip
+    found += [entry(f"seresnet{depth}d", depth, 1, 64, deep | squeeze) for depth in (18, 34, 50)]
+    return [*found, entry("seresnext50d_32x4d", 50, 32, 4, deep | squeeze)]
+
+
 def language_models() -> list[Entry]:
     """Encoders and decoders of transformers; configurations written out from the published hyper-parameters."""
     import transformers as hf
@@ -368,4 +396,5 @@ def diffusion_models() -> list[Entry]:
 
 ENTRIES: list[Entry] = [
     *torchvision_models(), *torchvision_others(), *language_models(), *diffusion_models(), *timm_models(),
+    *resnet_variants(),
 ]  # fmt: skip
