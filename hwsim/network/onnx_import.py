@@ -88,7 +88,11 @@ def _symbolic(parsed: OnnxFile, source: str, chosen: dict[str, int]) -> Network:
 
     net = _fit(make, free, defaults) if free else None
     if free and net is None:
-        make(**{n: defaults[n] for n in free})  # a model wrong at any size says so here
+        try:
+            make()  # a model wrong at any size says so here
+        except HwsimError as error:
+            tried = " ".join(f"{n}={v}" for n, v in defaults.items())
+            raise HwsimError(f"{error} (open dimensions taken as {tried})") from None
         alone = [n for n in free if _fit(make, [n], defaults) is not None]
         fixed += [n for n in free if n not in alone]
         net = _fit(make, alone, defaults) if alone else None
@@ -175,9 +179,11 @@ def _node(g: OnnxGraph) -> None:
 
 
 def _is_table(operands: Sequence[Value | None]) -> bool:
-    """True when the first operand is a parameter of two or more dimensions; a mere vector is folded like shapes are."""
+    """True when the first operand is a parameter, unless it is a mere vector that no symbol resizes."""
     first = operands[0] if operands else None
-    return first is not None and first.learned and sum(d > 1 for d in first.shape) >= 2
+    if first is None or not first.learned:
+        return False
+    return sum(d > 1 for d in first.shape) >= 2 or any(v is not None and not v.fixed for v in operands)
 
 
 def _store_folded(g: OnnxGraph, operands: list[Value | None], folded: Sequence[object]) -> None:

@@ -22,6 +22,7 @@ PROBES: Mapping[str, tuple[int, int]] = {"N": (2, 3), "S": (64, 96), "P": (48, 8
 MAX_SYMBOLS = 5
 
 _ANONYMOUS = re.compile(r"unk_|dynamic_axes|^none$|^\?$|^-1$|^s\d+$|^dim_?\d*$|^d\d+$", re.I)
+_LENGTH = re.compile(r"seq|len|time|token|frame")
 _PART = re.compile(r"\s*\+\s*")
 
 
@@ -59,7 +60,7 @@ class Symbols:
             return self._use("H")
         if low in ("w", "width", "image_width", "img_w"):
             return self._use("W")
-        if re.search(r"seq|len|time|token|frame", low) or low in ("s", "t", "l"):
+        if _LENGTH.search(low) or low in ("s", "t", "l"):
             return self._mine("S", name)
         return self._mine("", name)
 
@@ -71,10 +72,10 @@ class Symbols:
         own = own if own[0].isalpha() else f"D{own}"
         while own in self.defaults or own in DEFAULTS:
             own += "_"
-        return self._use(own)
+        return self._use(own, DEFAULTS["S"] if _LENGTH.search(name.lower()) else OTHER_DEFAULT)
 
-    def _use(self, symbol: str) -> str:
-        self.defaults.setdefault(symbol, DEFAULTS.get(symbol, DEFAULTS["S"] if symbol in ("S", "P") else OTHER_DEFAULT))
+    def _use(self, symbol: str, default: int = OTHER_DEFAULT) -> str:
+        self.defaults.setdefault(symbol, DEFAULTS.get(symbol, default))
         return symbol
 
     def dim(self, value: int | str | None, sizes: Mapping[str, int]) -> int | None:

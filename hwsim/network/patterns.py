@@ -160,7 +160,7 @@ def norms(graph: Rewriter) -> None:
             continue
         centred = square.src[0]
         divide = graph.only_user(draft)
-        if divide is not None and divide.op == "reciprocal":
+        if divide is not None and (divide.op == "reciprocal" or (divide.op == "div" and divide.attrs.get("reverse"))):
             divide = graph.only_user(divide)
         if divide is None or divide.op not in ("div", "mul") or centred not in divide.src:
             continue

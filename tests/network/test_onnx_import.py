@@ -206,6 +206,29 @@ def test_position_table_is_stored_whole() -> None:
     assert net.params == net.bind(S=5).params == 300 * 8
 
 
+def test_class_token_is_stored_once() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Slice", ["s", "zero", "one"], ["n"]),
+        helper.make_node("Concat", ["n", "tail"], ["to"], axis=0),
+        helper.make_node("Expand", ["token", "to"], ["t"]),
+        helper.make_node("Concat", ["t", "x"], ["y"], axis=1),
+    ]
+    stored = [const("zero", [0]), const("one", [1]), const("tail", [1, 1]), w("token", 1, 1, 8)]
+    net = net_of(model(nodes, [value("x", ["batch", 16, 8])], stored))
+    assert net.params == net.bind(N=5).params == 8
+    assert net.bind(N=5).layers[-1].shape == (5, 17, 8)
+
+
+def test_sizes_tried_are_named_when_none_fits() -> None:
+    nodes = [helper.make_node("Reshape", ["x", "to"], ["r"]), helper.make_node("Relu", ["r"], ["y"])]
+    proto = model(nodes, [value("x", ["batch", "seq"])], [const("to", [7, 3])])
+    with pytest.raises(HwsimError, match=r"cannot reshape 128 elements.*open dimensions taken as N=1 S=128"):
+        net_of(proto)
+    parsed = parse_onnx(proto.SerializeToString(), "m")
+    assert network_of(parsed, "m.onnx", {"N": 3, "S": 7}).layers[0].shape == (7, 3)
+
+
 def test_fixed_batch_refuses_another() -> None:
     net = net_of(model([helper.make_node("Relu", ["x"], ["y"])], [value("x", [1, 4])], []))
     with pytest.raises(HwsimError, match="no symbol N: all its shapes are fixed"):
@@ -328,6 +351,15 @@ def test_pieces_become_one_activation() -> None:
     assert ops(net_of(model(silu, x, []))) == ["silu"]
     hard = [helper.make_node("HardSigmoid", ["x"], ["s"]), helper.make_node("Mul", ["s", "x"], ["y"])]
     assert ops(net_of(model(hard, x, []))) == ["hswish"]
+    root = [
+        helper.make_node("Pow", ["x", "two"], ["q"]), helper.make_node("ReduceMean", ["q"], ["v"], axes=[-1]),
+        helper.make_node("Add", ["v", "eps"], ["e"]), helper.make_node("Sqrt", ["e"], ["r"]),
+        helper.make_node("Div", ["one", "r"], ["n"]), helper.make_node("Mul", ["x", "n"], ["s"]),
+        helper.make_node("Mul", ["s", "g"], ["y"]),
+    ]  # fmt: skip
+    stored = [const("two", 2.0, np.float32), const("eps", 1e-6, np.float32), w("g", 8), half[1]]
+    net = net_of(model(root, x, stored, opset=13))
+    assert (ops(net), net.params) == (["rms_norm"], 8)
     norm = [
         helper.make_node("ReduceMean", ["x"], ["m"], axes=[-1]), helper.make_node("Sub", ["x", "m"], ["c"]),
         helper.make_node("Pow", ["c", "two"], ["q"]), helper.make_node("ReduceMean", ["q"], ["v"], axes=[-1]),
