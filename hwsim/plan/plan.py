@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from hwsim.errors import HwsimError
 from hwsim.formats import storage_bytes
@@ -14,6 +15,7 @@ from hwsim.network.ops import OPS, kv_cache_elements
 from hwsim.plan.fusion import Group, group_layers
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.plan.precision import Multiply, Precision, precision_of, tensor_format
+from hwsim.plan.recurrent import split_steps
 from hwsim.plan.residency import keep_on_chip
 
 
@@ -62,7 +64,7 @@ class Target:
     """What planning needs to know of a machine: how it multiplies, and how much stays on the chip between kernels."""
 
     machine: str
-    multiply: object  # Callable[[Precision, str], Multiply]; kept loose so that families pass a bound function
+    multiply: Callable[[Precision, str], Multiply]
     resident_bytes: int = 0
     outside_level: str = "dram"
 
@@ -85,14 +87,18 @@ def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) 
     kept = keep_on_chip(made, [g.reads for g in groups], size, target.resident_bytes, outside)
     maker = {name: g.index for g, names in zip(groups, made, strict=True) for name in names}
     slices = _slices(net, root)
-    kernels = tuple(
-        _kernel(net, group, made[group.index], size, formats, kept, maker, slices, target, table) for group in groups
-    )
+    kernels: list[Kernel] = []
+    last_of: list[int] = []  # the kernel that finishes each group
+    for group in groups:
+        whole = _kernel(net, group, made[group.index], size, formats, kept, maker, slices, target, table)
+        whole = replace(whole, producers=tuple(sorted({last_of[g] for g in whole.producers})))
+        kernels += split_steps(whole, len(kernels), target.resident_bytes, target.outside_level)
+        last_of.append(len(kernels) - 1)
     notes = list(dict.fromkeys(n for k in kernels for n in k.notes))
     return Plan(
         net.name,
         target.machine,
-        kernels,
+        tuple(kernels),
         _weight_bytes(net, table),
         _peak(made, [g.reads for g in groups], size, kept, [t.name for t in net.inputs], results),
         _cache_bytes(net, formats),
@@ -161,7 +167,7 @@ def _kernel(
     multiply: Multiply | None = None
     products = net.products[lead.id] if group.kind in ("matmul", "attention") else ()
     if products:
-        multiply = target.multiply(precision, f"layer {lead.id} ({lead.name or lead.op})")  # type: ignore[operator]
+        multiply = target.multiply(precision, f"layer {lead.id} ({lead.name or lead.op})")
         if multiply.note:
             notes.append(multiply.note)
     inputs = []
@@ -230,6 +236,12 @@ def _weights(net: Network, group: Group, precision: Precision) -> Operand | None
         if layer.op == "embedding":
             continue  # counted by the rows it looks up
         shapes = net.input_shapes(layer)
+        if layer.op == "expert_linear":  # only the experts that some row is sent to
+            product = net.products[layer.id][0]
+            elements += product.b_elements
+            nbytes += storage_bytes(product.b_elements, precision.weights)
+            tensor = tensor or layer.id
+            continue
         for weight in op.weights(layer, shapes, tuple(int(d) for d in layer.shape)):
             fmt = precision.weights
             if weight.role == "bias" and fmt in ("int8", "uint8", "int4"):

@@ -77,10 +77,9 @@ class Loop:
     edge: int = 1
 
     @staticmethod
-    def groups(plan: FoldPlan, repeat: int = 1) -> Loop:
+    def groups(plan: FoldPlan) -> Loop:
         """The loop over independent products; the last one may hold fewer packed groups."""
-        edge = plan.last_groups or plan.per_group
-        return Loop("batch", plan.groups * repeat, plan.per_group, edge if repeat == 1 else plan.per_group)
+        return Loop("batch", plan.groups, plan.per_group, plan.last_groups or plan.per_group)
 
     @staticmethod
     def over(axis: str, total: int, step: int) -> Loop:

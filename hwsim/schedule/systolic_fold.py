@@ -12,7 +12,7 @@ from hwsim.schedule.folds import Loop, fold_plan, split_classes
 from hwsim.schedule.systolic_view import SystolicView
 from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
 
-_AXES = {"batch": "batch", "n": "n", "m": "m", "tap": "k", "k": "k"}
+_AXES = {"step": "step", "batch": "batch", "n": "n", "m": "m", "tap": "k", "k": "k"}
 
 
 def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, lane_ops: float) -> None:
@@ -26,9 +26,10 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
     plan = fold_plan(product, view.rows, view.cols, view.pack_taps)
     half = view.accumulator_rows or plan.m
     chunk = plan.m if plan.m <= half * view.accumulator_buffers else -(-plan.m // -(-plan.m // half))
-    single = chunk > half  # both halves busy: the next tile waits until they are drained
+    single = chunk > half or product.repeat > 1  # both halves busy: the next tile waits until they are drained
     nest = [
-        Loop.groups(plan, product.repeat),
+        Loop("step", product.repeat),
+        Loop.groups(plan),
         Loop.over("n", plan.n, view.cols),
         Loop.over("m", plan.m, chunk),
         Loop("tap", plan.taps),
@@ -37,7 +38,7 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
     loops = [loop for loop in nest if loop.count > 1]
     fixed = {loop.axis: loop.edge for loop in nest if loop.count == 1}
     axes = tuple(AXIS[_AXES[loop.axis]] for loop in loops)
-    outer = len([loop for loop in loops if loop.axis in ("batch", "n", "m")])
+    outer = len([loop for loop in loops if loop.axis in ("step", "batch", "n", "m")])
     depth = len(loops)
     element = max(1, kernel.weights.bytes // max(1, kernel.weights.elements)) if kernel.weights else 1
     tile = view.rows * view.cols * element

@@ -16,7 +16,14 @@ from hwsim.schedule.systolic_view import SystolicView
 from hwsim.schedule.systolic_window import Shape, Window, epilogue_bytes
 from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
 
-_CODES = {"batch": AXIS["batch"], "m": AXIS["m"], "n": AXIS["n"], "tap": AXIS["k"], "k": AXIS["k"]}
+_CODES = {
+    "step": AXIS["step"],
+    "batch": AXIS["batch"],
+    "m": AXIS["m"],
+    "n": AXIS["n"],
+    "tap": AXIS["k"],
+    "k": AXIS["k"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class _Lowering:
         self.inside_taps = 1 if any(x.axis == "tap" for x in nest) else plan.taps
         self.axes = tuple(_CODES[x] for x in self.names)
         self.depth = len(self.loops)
-        self.outer = len([x for x in self.names if x in ("batch", "m", "n")])
+        self.outer = len([x for x in self.names if x in ("step", "batch", "m", "n")])
         self.stage = 0
         self.feeds: list[int] = []
         self.format = FORMAT[kernel.inputs[0].format]
@@ -94,16 +101,14 @@ class _Lowering:
         return max((i + 1 for i, x in enumerate(self.names) if x in changing), default=0)
 
     def dispatch(self) -> None:
-        """The kernel begins when the one before it has ended."""
+        """The kernel begins when the one before it has ended, and every step of a recurrence when its state is known."""
+        steps = self.loops[: int("step" in self.names)]
+        loads = (self.shape.b_level == "dram") + (self.shape.a_level == "dram")
+        results = loads + (self.window.piped and self.costs.prologue > 0) + 2
         self.builder.row(
-            stage=0,
-            unit=UNIT["dispatch"],
-            cause=CAUSE["dispatch"],
-            awaits=2,
-            buffers=0,
-            axis=self.axes,
-            format=self.format,
-        )
+            stage=0, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=2, buffers=0, axis=self.axes, depth=len(steps),
+            trips=tuple(x.count for x in steps), dep=(results,) if steps else (), format=self.format,
+        )  # fmt: skip
 
     def loads(self) -> None:
         """A window of each operand that is not on the chip; halos of a convolution are read again."""
@@ -113,7 +118,7 @@ class _Lowering:
         share_b = shape.b_bytes / (plan.groups * plan.n * plan.k * split_taps)
         for column, level, depth in (
             (1, shape.b_level, self.operand_depth("batch", "n")),
-            (0, shape.a_level, self.operand_depth("batch", "m")),
+            (0, shape.a_level, self.operand_depth("step", "batch", "m")),
         ):
             if level != "dram":
                 continue
@@ -153,7 +158,7 @@ class _Lowering:
         view, multiply = self.view, self.multiply
         self.stage += 1
         feeds = self.feeds[-3:] or [0]
-        if self.accumulates:
+        if self.accumulates or "step" in self.names:
             dep, lag = (*feeds, self.stage + 1), (0,) * (len(feeds) + 1)
         else:
             # Results alternate between two windows when windows are pipelined.
@@ -239,7 +244,8 @@ def _nest(shape: Shape, window: Window) -> list[Loop]:
     n = Loop.over("n", plan.n, window.n)
     split_taps = window.k < plan.k and plan.taps > 1
     return [
-        Loop.groups(plan, shape.repeat),
+        Loop("step", shape.repeat),
+        Loop.groups(plan),
         *((m, n) if window.order == "mn" else (n, m)),
         *([Loop("tap", plan.taps)] if split_taps else []),
         Loop.over("k", plan.k, window.k),

@@ -85,7 +85,7 @@ def _operands(kernel: Kernel) -> tuple[tuple[int, int, str], tuple[int, int, str
     a = (first.bytes, max(1, first.bytes // max(1, first.elements)), first.level)
     if product.b_weight and kernel.weights is not None:
         w = kernel.weights
-        return a, (w.bytes, max(1, w.bytes // max(1, w.elements)), "dram")
+        return a, (w.bytes, max(1, w.bytes // max(1, w.elements)), w.level)
     second = kernel.inputs[1] if len(kernel.inputs) > 1 else first
     return a, (second.bytes, max(1, second.bytes // max(1, second.elements)), second.level)
 

@@ -50,7 +50,7 @@ import numpy.typing as npt
 
 from hwsim.formats import FORMATS
 
-LOOPS = 6
+LOOPS = 8
 AXES = ("none", "batch", "m", "n", "k", "split", "head", "step")
 UNITS = ("dispatch", "dma", "matrix", "vector", "store", "link", "cpu", "dla", "shift", "convert")
 OPERATIONS = ("none", "mac", "alu", "special", "convert", "copy")

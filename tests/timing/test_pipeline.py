@@ -295,7 +295,7 @@ BASE: dict[str, Any] = {"unit": UNIT["matrix"], "depth": 1, "trips": [8], "buffe
         ([{**BASE, "stage": 0, "dep": [0], "lag": [4]}], "4 issues back"),
         ([{**BASE, "stage": 0, "dep": [3]}], "stage 3"),
         ([{**BASE, "stage": 0, "buffers": 9}], "9 buffers"),
-        ([{**BASE, "stage": 0, "depth": 6, "trips": [1] * 6}], "6 loops"),
+        ([{**BASE, "stage": 0, "depth": 7, "trips": [1] * 7}], "7 loops"),
         ([{**BASE, "stage": 0, "trips": [8, 1], "bend": [1, 0, 1, 0]}], "affine"),
         ([{**BASE, "stage": 0, "depth": 2, "trips": [8, 7], "bend": [1, 0, -1, 0]}], "no iteration"),
     ],
