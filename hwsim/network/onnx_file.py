@@ -104,6 +104,8 @@ class OnnxFile:
 
 def read_onnx(path: Path) -> OnnxFile:
     """Read the file; raise HwsimError in one line for anything that is not a well-formed ONNX model."""
+    if not path.is_file():  # a device or pipe could be read for ever
+        raise HwsimError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
     try:
         size = path.stat().st_size
         if size >= MAX_FILE_BYTES:

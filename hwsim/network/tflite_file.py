@@ -143,6 +143,8 @@ OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 def read_tflite(path: Path) -> TfFile:
     """Read the file; raise HwsimError in one line for anything that is not a well-formed TFLite model."""
+    if not path.is_file():  # a device or pipe could be read for ever
+        raise HwsimError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:

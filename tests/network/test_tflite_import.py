@@ -381,5 +381,9 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_missing_file() -> None:
-    with pytest.raises(HwsimError, match="cannot be read"):
+    with pytest.raises(HwsimError, match="no such file"):
         from_tflite(DATA / "nothing.tflite")
+    with pytest.raises(HwsimError, match="is a folder"):
+        from_tflite(DATA)
+    with pytest.raises(HwsimError, match="no such file"):
+        from_tflite("/dev/zero")
