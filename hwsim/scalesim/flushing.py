@@ -22,7 +22,7 @@ from hwsim.scalesim.operands import HOLE, Words
 PIECE_WORDS = 1 << 22  # words sorted at once
 SCAN_WORDS = 1 << 14
 MAX_STEPS = 1 << 34  # word visits of a pass that is held (0.5 ns each) before a layer is refused
-MAX_SORTED = 1 << 30  # and of a longer one, sorted piece by piece (90 ns each)
+MAX_SORTED = 1 << 31  # and of a longer one, sorted piece by piece (90 ns each)
 MAX_ADDRESSES = 1 << 28
 MAX_SHIFTS = 1 << 20
 
