@@ -17,8 +17,8 @@ from hwsim.network.onnx_file import Declared
 DEFAULTS: Mapping[str, int] = {"N": 1, "S": 128, "P": 128, "H": 224, "W": 224}
 OTHER_DEFAULT = 16
 # Two sizes of every symbol at which the graph is built to see how dimensions follow it. They differ from each other and
-# from 1, so that no shape coincides by accident; image sizes are odd once, so that only laws without rounding pass.
-PROBES: Mapping[str, tuple[int, int]] = {"N": (2, 3), "S": (64, 96), "P": (48, 80), "H": (224, 257), "W": (192, 331)}
+# from 1, so that no shape coincides by accident; one size is odd, so that only laws without rounding pass.
+PROBES: Mapping[str, tuple[int, int]] = {"N": (2, 3), "S": (64, 97), "P": (48, 81), "H": (224, 257), "W": (192, 331)}
 MAX_SYMBOLS = 5
 
 _ANONYMOUS = re.compile(r"unk_|dynamic_axes|^none$|^\?$|^-1$|^s\d+$|^dim_?\d*$|^d\d+$", re.I)
@@ -100,7 +100,7 @@ def probes(symbols: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
     first: dict[str, int] = {}
     second: dict[str, int] = {}
     for i, name in enumerate(symbols):
-        first[name], second[name] = PROBES.get(name, (16 + 5 * i, 24 + 7 * i))
+        first[name], second[name] = PROBES.get(name, (16 + 5 * i, 25 + 8 * i))
     return first, second
 
 

@@ -206,6 +206,13 @@ def test_position_table_is_stored_whole() -> None:
     assert net.params == net.bind(S=5).params == 300 * 8
 
 
+def test_length_is_fixed_when_it_rounds() -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], strides=[2], pads=[1, 1])
+    net = net_of(model([node], [value("x", ["batch", 8, "frames"])], [w("w", 4, 8, 3)]))
+    assert (dict(net.symbols), net.meta["fixed"]) == ({"N": 1}, "S=128")
+    assert net.layers[0].shape == ("N", 4, 64)
+
+
 def test_class_token_is_stored_once() -> None:
     nodes = [
         helper.make_node("Shape", ["x"], ["s"]),
