@@ -67,6 +67,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(EXPRESSIONS)
 def test_grammar_agrees_with_python(text: str) -> None:
     try:
@@ -78,7 +79,7 @@ def test_grammar_agrees_with_python(text: str) -> None:
     assert evaluate(parse_dim(text), TABLE) == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="NSP0129+-*/() xX.\t\u00b2\u0663", max_size=60) | st.text(max_size=30))
 def test_fuzz_raises_nothing_else(text: str) -> None:
     try:

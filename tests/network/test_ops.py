@@ -286,6 +286,7 @@ def test_same_padding_gives_ceil(size: int, k: int, s: int, d: int) -> None:
     assert window_out(size, k, s, before, after, d) == -(-size // s)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 3), max_size=4), st.lists(st.integers(1, 3), max_size=4))
 def test_broadcast_is_numpys(a: list[int], b: list[int]) -> None:
     import numpy as np

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.errors import HwsimError
@@ -26,6 +26,7 @@ def one_tensor(*names: str, law: str) -> Network:
     return symbolise(make, defaults, {n: 8 + 3 * i for i, n in enumerate(names)})
 
 
+@settings(deadline=None)
 @given(st.tuples(*[st.integers(0, 50)] * 4), st.integers(1, 4), st.tuples(*[st.integers(1, 40)] * 2))
 def test_multilinear_laws_are_recovered(c: tuple[int, int, int, int], scale: int, point: tuple[int, int]) -> None:
     law = f"({c[0]}*N*S+{c[1]}*N+{c[2]}*S+{c[3]}+1)*{scale}"

@@ -17,11 +17,12 @@ NAMES = sorted(zoo())
 
 @dataclass(frozen=True)
 class Trace:
-    """One shipped trace: its text and the network read from it."""
+    """One shipped trace: its text, the network read from it, and that network at its default sizes."""
 
     name: str
     text: str
     net: Network
+    bound: Network
 
     @property
     def header(self) -> dict[str, str]:
@@ -32,7 +33,8 @@ class Trace:
 @pytest.fixture(scope="module", params=NAMES)
 def trace(request: pytest.FixtureRequest) -> Trace:
     text = zoo()[request.param].read_text(encoding="utf-8")
-    return Trace(request.param, text, parse_trace(text, request.param))
+    net = parse_trace(text, request.param)
+    return Trace(request.param, text, net, net.bind())
 
 
 def test_zoo_is_not_empty() -> None:
@@ -65,7 +67,7 @@ def test_no_dead_layers(trace: Trace) -> None:
 def test_batch_scales_work(trace: Trace) -> None:
     net = trace.net
     assert net.symbols.get("N") == 1, "N is the batch of every trace, 1 by default"
-    one, two = net.bind(N=1), net.bind(N=2)
+    one, two = trace.bound, net.bind(N=2)
     two.validate()
     fed = {t.name for t in net.inputs}  # what depends on an input; a branch of constants is computed once
     for la in net.layers:
@@ -83,7 +85,7 @@ def test_batch_scales_work(trace: Trace) -> None:
 
 
 def test_memory_figures(trace: Trace) -> None:
-    net = trace.net.bind()
+    net = trace.bound
     largest = max(
         net.tensor_bytes(la.id) + sum(net.tensor_bytes(s) for s in set(la.src) - {la.id})
         for la in net.layers
@@ -99,7 +101,7 @@ VIEWS = {name for name, op in OPS.items() if op.kind == "view"}
 
 
 def test_every_layer_has_consistent_work(trace: Trace) -> None:
-    net = trace.net.bind()
+    net = trace.bound
     for la in net.layers:
         op, work, products = OPS[la.op], net.vector_work[la.id], net.products[la.id]
         assert min(work.alu, work.special, work.read, work.write) >= 0
