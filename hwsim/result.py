@@ -86,6 +86,9 @@ class Result:
         self.energy = energy
         self.totals = totals
         self.notes = tuple(dict.fromkeys([*notes, *energy.notes]))
+        if any(row["sol_pct"] > 100.0 + 1e-6 for row in self.kernels):
+            early = "a kernel's weights may arrive while the one before it runs, so it can take less than its own bound"
+            self.notes = (*self.notes, early)
         self.constants = constants
 
     # -- totals --------------------------------------------------------------------------------------------------
