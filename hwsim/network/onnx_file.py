@@ -7,6 +7,7 @@ numbers (shapes, axes, scalars). Local functions are expanded, with their depth 
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS
+from hwsim.network.onnx_strip import STRIPPED, strip_weights
 
 MAX_FILE_BYTES = 2**31
 MAX_NODES = 30_000
@@ -110,14 +112,34 @@ def read_onnx(path: Path) -> OnnxFile:
         size = path.stat().st_size
         if size >= MAX_FILE_BYTES:
             raise HwsimError(f"{path}: {size} bytes; an ONNX file has less than 2 GiB (weights go into external data)")
-        content = path.read_bytes()
-    except OSError as error:
-        raise HwsimError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_onnx(content, str(path))
+        with path.open("rb") as file:
+            if not size:
+                return parse_onnx(b"", str(path))
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                content = _stripped(bytes(mapped) if size <= SMALL_BYTES else mapped, str(path))
+    except (OSError, ValueError) as error:
+        if isinstance(error, HwsimError):
+            raise
+        raise HwsimError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return _parse(content, str(path))
+
+
+def _stripped(content: bytes | mmap.mmap, where: str) -> bytes:
+    view = memoryview(content)
+    try:
+        return strip_weights(view)
+    except HwsimError as error:
+        raise HwsimError(f"{where}: {error}") from None
+    finally:
+        view.release()
 
 
 def parse_onnx(content: bytes, where: str = "model") -> OnnxFile:
     """Parse the bytes of an ONNX file; ``where`` names it in errors."""
+    return _parse(_stripped(content, where), where)
+
+
+def _parse(content: bytes, where: str) -> OnnxFile:
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -245,10 +267,13 @@ def _tensor(proto: Any) -> Stored:
     if proto.data_type == 8:  # text: labels and the like, of no cost
         return Stored(name, shape, "uint8")
     dtype = _dtype(name, proto.data_type)
-    if proto.data_location == 1:
-        return Stored(name, shape, dtype)
     elements = math.prod(shape)
     need = -(-elements * FORMATS[dtype].width // 8)
+    if proto.data_location == 1:
+        held = next((e.value for e in proto.external_data if e.key == STRIPPED), None)
+        if held is not None and held != str(need):
+            raise HwsimError(f"stored tensor {name[:80]!r} states {list(shape)} {dtype} but holds {held[:20]} bytes")
+        return Stored(name, shape, dtype)
     raw = proto.raw_data
     kind = _NUMPY.get(dtype)
     if raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hwsim.errors import HwsimError
 from hwsim.network.graph import Network
 from hwsim.network.onnx_file import parse_onnx
 from hwsim.network.onnx_import import from_onnx, network_of
+from hwsim.network.onnx_strip import strip_weights
 from hwsim.network.trace import format_trace, parse_trace
 
 onnx = pytest.importorskip("onnx")
@@ -666,3 +668,30 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "a.onnx").write_bytes(b"x")
     with pytest.raises(HwsimError, match=r"pip install 'hwsim\[onnx\]'"):
         from_onnx(tmp_path / "a.onnx")
+
+
+def test_weights_stay_on_disk(tmp_path: Path) -> None:
+    weights = np.zeros((2048, 4096), np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "b"], ["y"])]
+    proto = model(nodes, [value("x", ["N", 2048])], [numpy_helper.from_array(weights, "w"), w("b", 4096)])
+    path = tmp_path / "large.onnx"
+    path.write_bytes(proto.SerializeToString())
+    from_onnx(path)  # what the onnx package itself takes is not counted
+    tracemalloc.start()
+    net = from_onnx(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (net.params, net.layers[0].attrs["bias"]) == (2048 * 4096 + 4096, True)
+    assert peak < weights.nbytes / 16
+    stripped = onnx.ModelProto.FromString(strip_weights(path.read_bytes()))
+    assert stripped.graph.node == proto.graph.node
+    assert [list(t.dims) for t in stripped.graph.initializer] == [[2048, 4096], [4096]]
+    proto.graph.initializer[0].dims[0] = 2047
+    with pytest.raises(HwsimError, match=r"states \[2047, 4096\] fp32 but holds 33554432 bytes"):
+        net_of(proto)
+
+
+def test_too_many_entries() -> None:
+    raw = b"\x3a" + b"\x80\x80\x80\x01" + b"\x0a\x00" * 2**20  # a graph of a million empty nodes
+    with pytest.raises(HwsimError, match="more than 500000 entries"):
+        parse_onnx(raw, "m")
