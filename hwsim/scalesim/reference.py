@@ -400,8 +400,8 @@ def simulate_slowly(config: Config, layer: TopologyLayer, layout: LayerLayout | 
         demand_lines=len(lines[0]),
         total_cycles=total,
         stall_cycles=stalls,
-        mapping_efficiency=sum(demand.mapping) / len(demand.mapping),
-        compute_utilization=sum(demand.utilization) / len(demand.utilization),
+        mapping_efficiency=_mean(demand.mapping),
+        compute_utilization=_mean(demand.utilization),
         sram_ifmap=Span(*spans[0], demand.ifmap_reads),
         sram_filter=Span(*spans[1], demand.filter_reads),
         sram_ofmap=Span(*spans[2], demand.ofmap_writes),
@@ -410,6 +410,14 @@ def simulate_slowly(config: Config, layer: TopologyLayer, layout: LayerLayout | 
         dram_ofmap=writer.finish(total),
         storage=filter_storage(config, layer, len(filter_matrix(config, layer))) if config.sparsity else None,
     )
+
+
+def _mean(values: list[float]) -> float:
+    """Mean by a running sum, as Python before 3.12 sums floats; the rounding is part of the reports."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
 
 
 def _active(line_cycles: list[tuple[int, bool]]) -> tuple[float, float]:
