@@ -261,21 +261,29 @@ def plan(view: View) -> list[Step]:
     have = [i for g in groups for i in g if size[i] > 1]
     want = [i for g in view.dims for i in g]
     if have != want:
-        home = {i: d for d, g in enumerate(groups) for i in g}
         goal = {i: (d, p) for p, (d, i) in enumerate((d, i) for d, g in enumerate(view.dims) for i in g)}
+        spare = sum(1 for g in view.dims if not g)
         tokens: list[list[int]] = []
-        for i in have:
-            last = tokens[-1][-1] if tokens else None
-            joined = last is not None and home[last] == home[i] and goal[last] == (goal[i][0], goal[i][1] - 1)
-            if joined:
-                tokens[-1].append(i)
-            else:
-                tokens.append([i])
+        for group in groups:
+            solid = [i for i in group if size[i] > 1]
+            if not solid and spare:  # an extent of 1 the view has too: kept, so that no reshape is spent on it
+                tokens.append([])
+                spare -= 1
+            for at, i in enumerate(solid):
+                last = solid[at - 1] if at else None
+                if last is not None and goal[last] == (goal[i][0], goal[i][1] - 1):
+                    tokens[-1].append(i)
+                else:
+                    tokens.append([i])
         shape = tuple(math.prod(size[i] for i in t) for t in tokens)
         if shape != current():
             steps.append(Step("reshape", shape))
-        perm = tuple(sorted(range(len(tokens)), key=lambda t: goal[tokens[t][0]][1]))
-        steps.append(Step("transpose", tuple(shape[p] for p in perm), perm=perm))
+        first = {t[0]: n for n, t in enumerate(tokens) if t}
+        units = [n for n, t in enumerate(tokens) if not t]
+        perm: list[int] = []
+        for wanted in view.dims:
+            perm += [first[i] for i in wanted if i in first] if wanted else [units.pop(0)] if units else []
+        steps.append(Step("transpose", tuple(shape[p] for p in perm), perm=tuple(perm)))
     before = steps[-1].shape if steps else view.base_shape
     if before != view.shape:
         steps.append(Step("reshape", view.shape))
