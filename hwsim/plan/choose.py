@@ -55,7 +55,11 @@ def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constan
             return
         costs = lane_costs(kernel, view, constants)
         options = candidates(kernel, view, int(constants["window_edge"]))
-        shape, window = min(options, key=lambda o: estimate(kernel, o[0], o[1], view, constants, costs))
+        # Whole clocks, and of equals the larger window: nothing is cut for nothing.
+        shape, window = min(
+            options,
+            key=lambda o: (round(estimate(kernel, o[0], o[1], view, constants, costs)), -o[1].m * o[1].n * o[1].k),
+        )
         lower_windows(builder, kernel, view, shape, window, costs)
     else:
         lower_vector(builder, kernel, view, *vector_sweeps(kernel, view, constants), int(constants["vector_chunk"]))
@@ -64,18 +68,19 @@ def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constan
 def vector_sweeps(kernel: Kernel, view: SystolicView, constants: Constants) -> tuple[Sweep, Sweep]:
     """Return one of the earlier passes of a vector kernel over its inputs, and the last one.
 
-    Every pass decodes what it reads and does its share of the arithmetic; the last one also packs what it writes and
-    broadcasts the statistics of each row. Passes run on all cores of a program when that gains more than starting them
-    costs. The last of several works on rows whose statistics are known, all cores at once: in the TPU v4 layer-norm
-    rows that kernel takes half a core's time from the smallest size on, with no step.
+    Every pass decodes what it reads, does its share of the arithmetic and, for each row, reduces over its lanes or
+    spreads its statistics over them; the last one also packs what it writes. Passes run on all cores of a program when
+    that gains more than starting them costs. The last of several works on rows whose statistics are known, all cores at
+    once: in the TPU v4 layer-norm rows that kernel takes half a core's time from the smallest size on, with no step.
     """
     passes = max(1, kernel.passes)
     arithmetic = _arithmetic(kernel, view, constants) + (2 * kernel.macs / view.alus if kernel.products else 0)
     each = arithmetic / passes + sum(decode_operations(o, constants) for o in kernel.inputs)
+    if passes > 1:
+        each += constants["row_cycles"] * kernel.rows * view.lanes
     packed = each + sum(decode_operations(o, constants) for o in kernel.outputs)
     if passes == 1:
         return Sweep(0.0), _sweep(packed, view, constants)
-    packed += constants["row_cycles"] * kernel.rows * view.lanes
     return _sweep(each, view, constants), Sweep(packed, view.cores)
 
 

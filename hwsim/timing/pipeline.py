@@ -24,6 +24,7 @@ RING = 4  # issues of a stage whose end is remembered: dependencies reach at mos
 BUFFERS = 8  # most buffers a stage may have
 DEPS = 4
 CAUSES = 11
+HELD = 5  # cause code `accumulator`: the stage's own results have nowhere to go
 STAGE_STATE = RING + BUFFERS + 3  # ends, releases, last start, what it waited for, whether it has issued
 MAX_LOOPS = 6
 MAX_STAGES = 12
@@ -148,7 +149,7 @@ def run_nest(
                 if end > begin:
                     busy[stages] += end - max(start, begin)
                 if start > max(spine_end, begin):
-                    _explain(max(spine_end, begin), start, blame, stages, cause, state, waits, s)
+                    _explain(max(spine_end, begin), start, blame, stages, cause, state, waits, s, blame > s)
                 spine_end = end
         # Advance the odometer, innermost loop first, jumping over iterations that only shift time.
         level = loops - 1
@@ -200,7 +201,7 @@ def run_nest(
         for s in range(stages):
             if state[UNITS + s * STAGE_STATE] == finish:
                 last = s
-        _explain(spine_end, finish, last, stages, cause, state, waits, spine)
+        _explain(spine_end, finish, last, stages, cause, state, waits, spine, False)
     return finish
 
 
@@ -216,9 +217,12 @@ def release(s: int, stages: int, user: Vector, state: Vector) -> int:
 
 
 def _explain(
-    lo: int, hi: int, blame: int, stages: int, cause: Vector, state: Vector, waits: Vector, spine: int
+    lo: int, hi: int, blame: int, stages: int, cause: Vector, state: Vector, waits: Vector, spine: int, held: bool
 ) -> None:
-    """Charge the spine's idle interval [lo, hi) to the stage it waited for, and to what that one waited for before."""
+    """Charge the spine's idle interval [lo, hi) to the stage it waited for, and to what that one waited for before.
+
+    ``held``: it waited for a later stage to take its results, which is the accumulators' fault, not that stage's.
+    """
     hops = 0
     stage = blame
     while hi > lo and hops < stages:
@@ -228,7 +232,7 @@ def _explain(
         begun = state[base]
         if begun >= hi or begun < lo:
             begun = lo
-        waits[cause[stage]] += hi - begun
+        waits[HELD if held and hops == 0 else cause[stage]] += hi - begun
         hi = begun
         following = state[base + 1]
         if following in (stage, spine):

@@ -16,7 +16,7 @@ import numpy as np
 from hwsim.formats import FORMATS
 from hwsim.schedule.systolic_view import SystolicView
 from hwsim.schedule.table import UNIT, Ints, Schedule
-from hwsim.timing.systolic import array_cycles
+from hwsim.timing.systolic import fold_axes, output_stationary_cycles, stationary_cycles
 
 # Formats a vector unit with fp32 and integer lanes must decode in software (a bf16 or integer widens with one shift).
 SOFTWARE_FORMATS = frozenset({"fp16", "e4m3", "e5m2", "e3m2", "e2m3", "e2m1"})
@@ -99,18 +99,17 @@ def _matrix(schedule: Schedule, view: SystolicView, constants: Mapping[str, floa
         out[rows] = np.ceil(np.ceil(m / view.rows_per_clk) * beat)
         return
     if view.dataflow != "ws" or not view.overlap:
-        steps = m if view.dataflow == "ws" else k if view.dataflow == "os" else n
-        stretched = np.ceil(steps * beat).astype(np.int64) - steps
-        cycles = array_cycles(
-            view.dataflow, m, n, k, view.rows, view.cols, overlap=view.overlap, weight_double_buffer=view.double_buffer,
-            rows_per_clk=view.rows_per_clk, weight_rows_per_clk=view.weight_rows_per_clk,
-            clks_per_weight_row=view.clks_per_weight_row, accumulator_rows=view.accumulator_rows,
-        )  # fmt: skip
-        row_folds = -(-(k if view.dataflow != "os" else m) // view.rows)
-        col_folds = -(-(n if view.dataflow != "is" else m) // view.cols)
-        folds = row_folds * col_folds
-        share = -(-folds // lanes) / folds
-        out[rows] = np.ceil((cycles.total + folds * stretched) * taps * share)
+        along_rows, along_cols, steps = fold_axes(view.dataflow, m, n, k)
+        folds = taps * -(-along_rows // view.rows) * -(-along_cols // view.cols)
+        folds = -(-folds // lanes)
+        if view.dataflow == "os":
+            cycles = output_stationary_cycles(steps, folds, view.rows, view.cols, view.overlap, view.rows_per_clk)
+        else:
+            cycles = stationary_cycles(
+                steps, folds, view.rows, view.cols, view.overlap, view.double_buffer, view.rows_per_clk,
+                view.weight_rows_per_clk, view.clks_per_weight_row, chunk_rows=view.accumulator_rows,
+            )  # fmt: skip
+        out[rows] = cycles.total + folds * (np.ceil(steps * beat).astype(np.int64) - steps)
         return
     # Several arrays share the column tiles of a window; when there are fewer tiles than arrays, some of the empty slots
     # are filled by cutting m instead, the others idle.

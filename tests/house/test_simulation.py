@@ -73,7 +73,7 @@ def _products(result: hwsim.Result) -> int:
 
 
 @pytest.mark.parametrize("machine", ["tpu-v1", "tpu-v3-core", "tpu-v4", "scalesim-32x32-ws", "scalesim-16x16-os"])
-@pytest.mark.parametrize("network", ["alexnet", "resnet50", "vgg16"])
+@pytest.mark.parametrize("network", ["alexnet", "resnet50", "vgg16", "gnmt", "bert_base"])
 def test_the_schedule_multiplies_every_product_once(network: str, machine: str) -> None:
     result = hwsim.simulate(network, machine, precision=PRECISION.get(machine, "bf16"))
     assert _products(result) == result.network.macs
@@ -89,8 +89,9 @@ def test_any_product_adds_up(m: int, n: int, k: int, machine: str) -> None:
     result = hwsim.simulate(net, machine, precision=PRECISION.get(machine, "bf16"))
     check(result)
     assert _products(result) == m * n * k
-    compulsory = m * k + k * n + m * n if machine.startswith("scale") else 0
-    assert result.dram_bytes >= compulsory
+    if machine != "tpu-v1":  # there activations come over the host link
+        width = 1 if machine.startswith("scale") else 2
+        assert result.dram_bytes >= width * (m * k + k * n + m * n)
 
 
 @settings(max_examples=40, deadline=None)
