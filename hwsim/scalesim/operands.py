@@ -108,7 +108,7 @@ def check_sparsity(config: Config, layer: TopologyLayer) -> None:
     if config.optimized_mapping:
         if config.block_size < 2:
             raise HwsimError(f"{where}: row-wise sparsity needs BlockSize >= 2, not {config.block_size}")
-        if 2 * config.array_h % config.block_size:
+        if config.dataflow == "ws" and 2 * config.array_h % config.block_size:
             raise HwsimError(
                 f"{where}: row-wise sparsity needs a BlockSize dividing 2 x ArrayHeight = {2 * config.array_h}, "
                 f"not {config.block_size}"
