@@ -75,6 +75,10 @@ def test_transformer_macs_follow_from_the_hyper_parameters(name: str, n: int, s:
 
 
 WHISPER = {"tiny": (384, 4), "base": (512, 6), "small": (768, 12), "medium": (1024, 24), "large": (1280, 32)}
+# Parameters of the published checkpoints (openai/whisper-*), the vocabulary projection tied to the embedding.
+WHISPER_PARAMS = {
+    "tiny": 37_760_640, "base": 72_593_920, "small": 241_734_912, "medium": 763_857_920, "large": 1_543_304_960,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("size", WHISPER)
@@ -87,6 +91,7 @@ def test_whisper_macs_follow_from_the_hyper_parameters(size: str) -> None:
     own = 12 * s * width**2 + 2 * s * s * width
     cross = 2 * s * width**2 + 2 * frames * width**2 + 2 * s * frames * width
     assert decoder.bind(N=n, S=s).macs == n * (layers * (own + cross) + s * width * 51865)
+    assert encoder.params + decoder.params == WHISPER_PARAMS[size]
     self_attention = [la for la in decoder.layers if la.op == "attention" and la.attrs.get("causal")]
     assert len(self_attention) == layers
 
