@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import hwsim
 from hwsim.errors import HwsimError, near
@@ -42,8 +45,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     run.add_argument("--stack", help="software stack whose fusion is modelled (xla)")
     run.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
     run.add_argument("--csv", metavar="FILE", help="write the per-kernel table as CSV (- for standard output)")
-    run.add_argument("--layers", action="store_true", help="print all kernels (default: the 12 most expensive)")
-    run.add_argument("--top", type=int, metavar="N", help="print the N most expensive kernels")
+    shown = run.add_mutually_exclusive_group()
+    shown.add_argument("--layers", action="store_true", help="print all kernels (default: the 12 most expensive)")
+    shown.add_argument("--top", type=int, metavar="N", help="print the N most expensive kernels")
     run.add_argument(
         "--detail", action="store_true", help="print time and energy of every kernel by cause and component"
     )
@@ -54,7 +58,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="one network layer by layer, or one machine with all sources")
     show.add_argument("name", help="a network or an accelerator: a name or a file")
-    show.add_argument("--batch", type=int, default=1)
+    show.add_argument("--batch", type=int, help="of a network (default 1)")
 
     importer = commands.add_parser("import", help="turn a model file into a layer trace")
     importer.add_argument("network", help="an .onnx, .tflite, .pt2 or SCALE-Sim file")
@@ -72,19 +76,26 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code (2 for a wrong input, said in one line)."""
     try:
+        _any_text(sys.stdout)
         given = list(sys.argv[1:] if argv is None else argv)
         args = build_parser(given[0] if given else None).parse_args(given)
         if args.command is None:
             build_parser().print_help()
             return 0
-        return int(_COMMANDS[args.command](args) or 0)
+        code = int(_COMMANDS[args.command](args) or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+        return code
     except HwsimError as error:
         print(f"hwsim: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone; that is not an error.
-        sys.stderr.close()
+        _discard_output()  # its reader (head, less) has gone, which is not an error
         return 0
+    except OSError as error:
+        _discard_output()
+        print(f"hwsim: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("hwsim: interrupted", file=sys.stderr)
         return 130
@@ -96,23 +107,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _any_text(stream: object) -> None:
+    """Let characters the terminal lacks be printed as escapes, not end in an error."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's last flush cannot fail again."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def _shapes(text: str) -> dict[str, int]:
     out: dict[str, int] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
-        key, eq, value = part.partition("=")
-        if not eq or not value.strip().isdigit():
+        key, eq, value = (word.strip() for word in part.partition("="))
+        if not (eq and key and value.isascii() and value.isdigit() and len(value) <= 15):
             raise HwsimError(f"--shapes {part!r}: write symbols and sizes as S=384,P=0")
-        out[key.strip()] = int(value)
+        if key in out:
+            raise HwsimError(f"--shapes: {key} is given twice")
+        out[key] = int(value)
     return out
 
 
+def _output_files(*paths: str | None) -> None:
+    """Refuse before the work is done what could not be written after it."""
+    from hwsim.files import check_writable
+
+    named = [path for path in paths if path is not None]
+    files = ["-" if path == "-" else str(check_writable(path).absolute()) for path in named]
+    if len(set(files)) < len(files):
+        raise HwsimError(f"--json and --csv both write {named[0]}; give each its own file")
+
+
 def _run(args: argparse.Namespace) -> int:
+    from hwsim.files import write_whole
     from hwsim.report import text
-    from hwsim.result import write_whole
     from hwsim.simulation import simulate
 
     if args.top is not None and args.top < 1:
         raise HwsimError(f"--top must be at least 1, not {args.top}")
+    _output_files(args.json, args.csv)
     result = simulate(
         args.network,
         args.on,
@@ -193,10 +231,12 @@ def _show(args: argparse.Namespace) -> int:
         known = [*machines, *zoo()]
         raise HwsimError(f"no network or accelerator is called {name!r}{near(name, known)}")
     if is_machine:
+        if args.batch is not None:
+            raise HwsimError(f"--batch is for networks; {name} is an accelerator")
         print(text.accelerator_table(load_accelerator(name)))
         return 0
     net = load_network(name)
-    if args.batch != 1:
+    if args.batch not in (None, 1):
         if "N" not in net.symbols:
             raise HwsimError(f"network {net.name}: its batch is fixed in the file")
         net = net.bind(N=args.batch)
@@ -208,9 +248,13 @@ def _import(args: argparse.Namespace) -> int:
     from hwsim.network.load import load_network
     from hwsim.network.trace import write_trace
 
+    _output_files(args.output)
     net = load_network(args.network)
-    if args.name:
-        net = net.rename(args.name)
+    if args.name is not None:
+        name = " ".join(args.name.split())
+        if not name:
+            raise HwsimError("--name is empty")
+        net = net.rename(name)
     write_trace(net, args.output)
     print(f"wrote {args.output}: {len(net.layers)} layers, {net.macs:,} MACs, {net.params:,} parameters")
     return 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hwsim
-from hwsim.errors import HwsimError
+from hwsim.files import write_whole
 from hwsim.machine import Accelerator
 from hwsim.network.graph import Network
 from hwsim.plan.options import RunOptions
@@ -128,6 +128,8 @@ class Result:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one run as published figures count them (masked scores included), all programs."""
+        if "bound_N" in self.network.meta:
+            return self.network.macs // self.totals.share * self.totals.batch
         return self.network.macs * self.totals.used
 
     @property
@@ -214,6 +216,7 @@ class Result:
             work = (
                 int(useful[k]) // max(1, kernel.multiply.passes if kernel.multiply else 1) if useful[k] else kernel.macs
             )
+            work = min(work, kernel.macs)  # experts of uneven load are scheduled as if even
             rate = kernel.multiply.rate / kernel.multiply.passes if kernel.multiply else 1.0
             compute_s = work / (totals.peak_macs * rate * clock)
             memory_s = totals.memory_s(float(self._dram_read[k]), float(self._dram_written[k]))
@@ -331,15 +334,3 @@ class Result:
             f"<Result {self.network.name} on {self.accelerator.target}, batch {self.totals.batch}: "
             f"{self.latency_s * 1e3:.4g} ms, {self.energy_j * 1e3:.4g} mJ, bound by {self.bound_by}>"
         )
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` completely or not at all; raise HwsimError when it cannot be written."""
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise HwsimError(f"{target}: cannot be written ({error.strerror})") from None

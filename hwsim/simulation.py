@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -38,7 +39,7 @@ def simulate(
     ``context`` earlier ones. ``precision`` is a preset, layer patterns or None for the network's own formats.
     ``plan`` runs an earlier result's plan again. Raises HwsimError, one line, when anything is wrong or does not fit.
     """
-    options = RunOptions(batch, dict(shapes or {}), phase, context, precision, sparsity, stack, cache).check()
+    options = RunOptions(batch, {} if shapes is None else shapes, phase, context, precision, sparsity, stack, cache).check()
     net = load_network(network)
     acc = load_accelerator(target if isinstance(target, Accelerator) else str(target))
     if acc.family != "systolic":
@@ -92,6 +93,8 @@ def _simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan
     notes: list[str] = []
     if options.sparsity == "2:4!":
         raise HwsimError(f"{acc.id} has no 2:4 sparse multiplier: drop --sparsity 2:4! or use a Tensor Core GPU")
+    if options.cache == "cold":
+        notes.append("every run reads its inputs and weights from memory: a cold cache costs nothing more")
     if options.sparsity == "2:4":
         notes.append(f"{acc.id} has no 2:4 sparse multiplier: run dense")
     view = systolic_view(acc)
@@ -112,10 +115,13 @@ def _simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan
         "dram" if view.activations_in_dram else "host",
     )
     table = parse_precision(options.precision)
+    asked = options.precision if isinstance(options.precision, str | None) else sorted(options.precision.items())
+    sizes = [f"{k[6:]}={v}" for k, v in sorted(bound.meta.items()) if k.startswith("bound_")]
+    conditions = (*sizes, f"precision={asked}")
     if plan is None:
-        plan = make_plan(bound, where, table)
-    elif (plan.network, plan.machine) != (bound.name, acc.id):
-        raise HwsimError(f"plan is for {plan.network} on {plan.machine}, not {bound.name} on {acc.id}")
+        plan = replace(make_plan(bound, where, table), conditions=conditions)
+    else:
+        _check_plan(plan, conditions, bound.name, acc.id)
     _check_capacity(plan, view, acc, share)
     schedule = lower_plan(plan, view, constants)
     timing = run(schedule, service_cycles(schedule, view, constants).tolist())
@@ -144,6 +150,16 @@ def _simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan
     return Result(
         bound, acc, options, plan, schedule, timing, energy, totals, (*notes, *plan.notes, *acc.notes), constants
     )
+
+
+def _check_plan(plan: object, conditions: tuple[str, ...], network: str, machine: str) -> None:
+    """Raise HwsimError unless ``plan`` was made for this very question."""
+    if not isinstance(plan, Plan):
+        raise HwsimError(f"plan must be the plan of an earlier result, not {type(plan).__name__}")
+    if (plan.network, plan.machine) != (network, machine):
+        raise HwsimError(f"plan is for {plan.network} on {plan.machine}, not {network} on {machine}")
+    if plan.conditions != conditions:
+        raise HwsimError(f"plan is for {', '.join(plan.conditions)}, not {', '.join(conditions)}")
 
 
 def _check_capacity(plan: Plan, view: Any, acc: Accelerator, batch: int) -> None:

@@ -68,11 +68,12 @@ class Product:
     b_weight: bool = True
     repeat: int = 1
     causal: bool = False
+    rows: int = 0  # useful rows over the whole batch where they are fewer than batch x m (uneven experts)
     conv: ConvGeometry | None = None
 
     @property
     def macs(self) -> int:
-        return self.batch * self.m * self.n * self.k * self.repeat
+        return (self.rows or self.batch * self.m) * self.n * self.k * self.repeat
 
 
 @dataclass(frozen=True, slots=True)

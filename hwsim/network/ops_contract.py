@@ -168,7 +168,7 @@ def _expert_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tu
     experts, rows = int(layer.attrs.get("experts", 1)), math.prod(ins[0][:-1])  # type: ignore[arg-type]
     touched = min(experts, rows)
     m, k, n = -(-rows // touched), ins[0][-1], out[-1]
-    return (Product("expert", touched, m, n, k, rows * k, touched * k * n, rows * n),)
+    return (Product("expert", touched, m, n, k, rows * k, touched * k * n, rows * n, rows=rows),)
 
 
 def _matmul_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None) -> IntShape:

@@ -22,6 +22,7 @@ import re
 from pathlib import Path
 
 from hwsim.errors import HwsimError, near
+from hwsim.files import write_whole
 from hwsim.formats import get_format
 from hwsim.network.dims import evaluate, format_shape, parse_shape
 from hwsim.network.graph import Layer, Network, Tensor
@@ -203,15 +204,7 @@ def format_trace(net: Network) -> str:
 
 def write_trace(net: Network, path: str | Path) -> None:
     """Write ``net`` to ``path``, whole or not at all."""
-    target = Path(path)
-    text = format_trace(net)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise HwsimError(f"{target}: cannot be written ({error.strerror})") from None
+    write_whole(path, format_trace(net))
 
 
 def _one_line(text: str) -> str:

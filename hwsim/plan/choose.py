@@ -144,7 +144,7 @@ def estimate(
     b_times = nm if nk > 1 or (window.order == "mn" and nn > 1) else 1
     loads = 0.0
     if shape.a_level == "dram":
-        loads += (shape.a_bytes + shape.halo_bytes * (nm - 1)) * a_times * shape.repeat
+        loads += (shape.a_bytes + shape.halo_bytes(window.m) * (nm - 1)) * a_times * shape.repeat
     if shape.b_level == "dram":
         loads += shape.b_bytes * b_times * shape.repeat
     loads /= read

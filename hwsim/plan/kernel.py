@@ -50,6 +50,7 @@ class Kernel:
     passes: int = 1
     rows: int = 1  # independent rows a reduction works on
     repeat: int = 1
+    mask_bytes: int = 0  # of an attention mask that is not on the chip
     producers: tuple[int, ...] = ()
     accumulate: str = "fp32"
     notes: tuple[str, ...] = field(default=())

@@ -28,7 +28,11 @@ class RunOptions:
     def check(self) -> RunOptions:
         """Return self, or raise HwsimError naming the option that is wrong and what would work."""
         _positive("batch", self.batch)
+        if not isinstance(self.shapes, Mapping):
+            raise HwsimError(f"shapes must map symbols to sizes, as {{'S': 384}}, not {self.shapes!r}")
         for key, value in self.shapes.items():
+            if not isinstance(key, str):
+                raise HwsimError(f"shapes: {key!r} is no name of a symbol")
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 2**31:
                 raise HwsimError(f"shapes: {key}={value!r} is not a size between 0 and 2^31")
         if self.context is not None:

@@ -14,7 +14,7 @@ from hwsim.network.graph import Layer, Network
 from hwsim.network.ops import OPS, kv_cache_elements
 from hwsim.plan.fusion import Group, group_layers
 from hwsim.plan.kernel import Kernel, Operand
-from hwsim.plan.precision import Multiply, Precision, precision_of, tensor_format
+from hwsim.plan.precision import Multiply, Precision, check_patterns, precision_of, tensor_format
 from hwsim.plan.recurrent import split_steps
 from hwsim.plan.residency import keep_on_chip
 
@@ -33,6 +33,7 @@ class Plan:
     activation_bytes: int = 0
     cache_bytes: int = 0
     notes: tuple[str, ...] = field(default=())
+    conditions: tuple[str, ...] = field(default=())  # sizes and precision it was made for
 
     def to_dict(self) -> dict[str, object]:
         """The plan as plain data: per kernel its layers, formats and places."""
@@ -74,7 +75,10 @@ def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) 
 
     Raises HwsimError naming the layer when the machine cannot multiply its formats.
     """
+    check_patterns(net, table)
     groups, root = group_layers(net)
+    if not groups:
+        raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
     formats = _formats(net, table)
     size = {name: storage_bytes(_elements(net, name), formats[name]) for name in set(root.values())}
     results = {root[n] for n in net.output_names}
@@ -83,7 +87,7 @@ def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) 
         for name in group.reads:
             read_by.setdefault(name, set()).add(group.index)
     made = [_outputs(group, read_by, results) for group in groups]
-    outside = {t.name for t in net.inputs} | results
+    outside = {t.name for t in net.inputs} | results | _cached(net, root)
     kept = keep_on_chip(made, [g.reads for g in groups], size, target.resident_bytes, outside)
     maker = {name: g.index for g, names in zip(groups, made, strict=True) for name in names}
     slices = _slices(net, root)
@@ -104,6 +108,11 @@ def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) 
         _cache_bytes(net, formats),
         tuple(notes),
     )
+
+
+def _cached(net: Network, root: dict[str, str]) -> set[str]:
+    """Keys and values that outlive the run: attention with a cache leaves them in memory for the next token."""
+    return {root[src] for la in net.layers if la.op == "attention" and "cache" in la.attrs for src in la.src[1:3]}
 
 
 def _formats(net: Network, table: dict[str, Precision] | None) -> dict[str, str]:
@@ -186,6 +195,10 @@ def _kernel(
         if past > 0:
             nbytes = storage_bytes(past, precision.activations)
             inputs.append(Operand(f"{lead.id}.cache", past, nbytes, precision.activations))
+    mask_bytes = 0
+    if lead.op == "attention" and len(lead.src) > 3:
+        mask = next((o for o in inputs if o.tensor == _stored(net, lead.src[3])), None)
+        mask_bytes = mask.bytes if mask is not None and mask.level != "shared" else 0
     outputs = tuple(
         Operand(n, _elements(net, n), size[n], formats[n], "shared" if n in kept else target.outside_level)
         for n in made
@@ -212,10 +225,18 @@ def _kernel(
         passes=max(w.passes for w in work),
         rows=max(1, _elements(net, lead.id) // max(1, int(out_shape[-1]))) if out_shape else 1,
         repeat=max((p.repeat for p in products), default=1),
+        mask_bytes=mask_bytes,
         producers=tuple(sorted({maker[n] for n in group.reads if n in maker and maker[n] != group.index})),
         accumulate=precision.accumulate,
         notes=tuple(notes),
     )
+
+
+def _stored(net: Network, name: str) -> str:
+    """The tensor behind ``name``, looking through views."""
+    while name in net.by_id and OPS[net.by_id[name].op].kind == "view":
+        name = net.by_id[name].src[0]
+    return name
 
 
 def _lead(group: Group) -> Layer:
@@ -311,13 +332,12 @@ def check_fits(plan: Plan, capacity_bytes: int, machine: str, batch: int) -> Non
     gib = 2**30
     per_item = (plan.activation_bytes + plan.cache_bytes) / max(1, batch)
     room = capacity_bytes - plan.weight_bytes
-    if room <= per_item:
-        advice = (
-            f"even batch 1 does not fit: the weights take {plan.weight_bytes / gib:.2f} GiB; a narrower precision or more "
-            "chips' memory would be needed"
-        )
+    if room < 0:
+        advice = f"the weights alone take {plan.weight_bytes / gib:.2f} GiB: a narrower precision would be needed"
+    elif room < per_item:
+        advice = "even batch 1 does not fit: a narrower precision or a shorter input would be needed"
     else:
-        advice = f"batch {max(1, int(room // per_item))} would fit"
+        advice = f"batch {int(room // per_item)} per program would fit"
     raise HwsimError(
         f"{plan.network} does not fit {machine}: {need / gib:.2f} GiB needed (weights {plan.weight_bytes / gib:.2f}, "
         f"activations {plan.activation_bytes / gib:.2f}, cache {plan.cache_bytes / gib:.2f}), "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hwsim.errors import HwsimError, near
 from hwsim.formats import FORMATS, get_format
-from hwsim.network.graph import Layer
+from hwsim.network.graph import Layer, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,31 @@ def parse_precision(value: str | Mapping[str, str] | None) -> dict[str, Precisio
         for part in value.split(","):
             pattern, eq, name = part.partition("=")
             pairs[pattern.strip() if eq else "*"] = name.strip() if eq else pattern.strip()
-    else:
+    elif isinstance(value, Mapping):
         pairs = dict(value)
+    else:
+        raise HwsimError(f"precision must be a name or a mapping of layer patterns to names, not {value!r}")
     out: dict[str, Precision] = {}
     for pattern, name in pairs.items():
+        if not isinstance(pattern, str) or not isinstance(name, str):
+            raise HwsimError(f"precision {pattern!r}: {name!r}: patterns and formats are texts, as {{'fc*': 'int8'}}")
         found = PRESETS.get(name.lower())
         if found is None:
             raise HwsimError(f"unknown precision {name!r}: one of {', '.join(PRESETS)}{near(name, PRESETS)}")
         out[pattern] = found
     return out
+
+
+def check_patterns(net: Network, table: dict[str, Precision] | None) -> None:
+    """Raise HwsimError for a pattern that no layer of ``net`` matches: it would silently do nothing."""
+    for pattern in table or {}:
+        if pattern != "*" and not any(_matches(pattern, layer) for layer in net.layers):
+            known = [name for layer in net.layers for name in (layer.name, layer.op) if name]
+            raise HwsimError(f"precision: no layer or operator of {net.name} matches {pattern!r}{near(pattern, known)}")
+
+
+def _matches(pattern: str, layer: Layer) -> bool:
+    return pattern == "*" or fnmatch.fnmatchcase(layer.name, pattern) or pattern == layer.op
 
 
 def own_precision(layer: Layer) -> Precision:
@@ -80,7 +96,7 @@ def precision_of(layer: Layer, table: dict[str, Precision] | None) -> Precision:
     """The precision of ``layer`` under an assignment; patterns match a layer's name or operator."""
     found: Precision | None = None
     for pattern, precision in (table or {}).items():
-        if pattern == "*" or fnmatch.fnmatchcase(layer.name, pattern) or pattern == layer.op:
+        if _matches(pattern, layer):
             found = precision
     return found or own_precision(layer)
 

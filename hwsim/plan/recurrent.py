@@ -12,7 +12,8 @@ def split_steps(kernel: Kernel, index: int, resident_bytes: int, outside_level: 
     """Return the kernels of ``kernel``, which is number ``index`` of the plan: itself unless it has several products.
 
     A recurrent layer's input product does not depend on its state and runs for all steps together; what it leaves stays
-    on the chip if it fits, and so do the weights of the state. The state's products run one step after the other and carry the gates' vector work.
+    on the chip if it fits, and so do the weights of the state. The state's products run one step after the other and
+    carry the gates' vector work.
     """
     if kernel.kind != "matmul" or len(kernel.products) < 2:
         return [kernel]

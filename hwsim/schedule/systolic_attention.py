@@ -46,7 +46,9 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
     element = max(1, kernel.inputs[0].bytes // max(1, kernel.inputs[0].elements))
     beat = max(1, round(64 * kernel.multiply.passes / kernel.multiply.rate))
     common = {"axis": axes, "format": code}
-    from_dram = any(o.level == "dram" for o in kernel.inputs)
+    # Query first, then keys, values and what is cached of them; one tensor may hold them all.
+    query_dram = kernel.inputs[0].level == "dram"
+    keys_dram = any(o.level == "dram" for o in kernel.inputs[1:]) or (len(kernel.inputs) == 1 and query_dram)
     out_dram = any(o.level == "dram" for o in kernel.outputs)
 
     def trips_of(trips: tuple[int, ...]) -> tuple[int, ...]:
@@ -61,9 +63,10 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
 
     builder.row(**common, stage=0, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=2, buffers=0)
     stage = 0
-    feeds: list[int] = [0]
-    if from_dram:
+    feeds: list[int] = []
+    if query_dram:
         stage += 1
+        feeds.append(stage)
         for first, trips, extent in split_classes(loops[:outer]):
             m = extent.get("m", fixed["m"])
             builder.row(
@@ -72,17 +75,20 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
                 source=(LEVEL["dram"],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE["activation_fetch"],
                 buffers=view.buffers, awaits=1,
             )  # fmt: skip
+    if keys_dram or kernel.mask_bytes:
         stage += 1
+        feeds.append(stage)
+        masked = kernel.mask_bytes // max(1, batch * query.count * keys.count)
         for first, trips, extent in parts(loops):
             n = extent.get("n", fixed["n"])
-            nbytes = max(1, n * (depth_k + depth_v) * element // shared_kv)
+            nbytes = max(1, masked + (n * (depth_k + depth_v) * element // shared_kv if keys_dram else 0))
             builder.row(
                 **common, stage=stage, unit=UNIT["dma"], depth=full, first=first, trips=trips_of(trips), bend=bend,
                 extent=(1, n, depth_k), padded=(1, n, depth_k), op=OPERATION["copy"], bytes=(0, nbytes),
                 refetch=(0, full), source=(0, LEVEL["dram"]), target=(0, LEVEL["shared"]), dep=(0,),
                 cause=CAUSE["weight_fetch"], buffers=view.buffers, awaits=1,
             )  # fmt: skip
-        feeds = [1, 2]
+    feeds = feeds or [0]
     lane = lane_ops / max(1, batch * rows_q * length)
     for name, depth_in, width_of in (("qk", depth_k, "n"), ("softmax", 0, ""), ("pv", 0, "v")):
         stage += 1

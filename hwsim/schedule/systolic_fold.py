@@ -7,6 +7,8 @@ the planes are buffers of the stages, so fetches run ahead of the layer that nee
 
 from __future__ import annotations
 
+import math
+
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.folds import Loop, fold_plan, split_classes
 from hwsim.schedule.systolic_view import SystolicView
@@ -40,8 +42,8 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
     axes = tuple(AXIS[_AXES[loop.axis]] for loop in loops)
     outer = len([loop for loop in loops if loop.axis in ("step", "batch", "n", "m")])
     depth = len(loops)
-    element = max(1, kernel.weights.bytes // max(1, kernel.weights.elements)) if kernel.weights else 1
-    tile = view.rows * view.cols * element
+    element = kernel.weights.bytes / max(1, kernel.weights.elements) if kernel.weights else 1.0
+    tile = math.ceil(view.rows * view.cols * element)
     a_bytes = max(1, kernel.inputs[0].bytes // max(1, kernel.inputs[0].elements)) if kernel.inputs else 1
     passes = kernel.multiply.passes
     common = {"axis": axes}

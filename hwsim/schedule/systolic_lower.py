@@ -129,7 +129,7 @@ class _Lowering:
             free = not activation and self.kernel.products[0].b_weight
             for first, trips, extent in split_classes(self.loops[:depth]):
                 m, n, k = self.extents(extent)
-                halo = shape.halo_bytes if m < plan.m else 0
+                halo = shape.halo_bytes(m)
                 nbytes = max(1, round(n * k * share_b if column else m * k * share_a + halo))
                 lead = (0,) * column
                 self.builder.row(

@@ -28,10 +28,13 @@ def lower_vector(
     kept on the chip cost no memory traffic.
     """
     outside = "dram" if view.activations_in_dram else "host"
-    read = sum(o.bytes for o in kernel.inputs if o.level == outside) + kernel.weight_bytes
+    # Constants come from memory even where activations come over the host link.
+    from_memory = kernel.weight_bytes + sum(o.bytes for o in kernel.inputs if o.level == "dram")
+    from_host = sum(o.bytes for o in kernel.inputs if o.level == "host")
     written = sum(o.bytes for o in kernel.outputs if o.level == outside)
-    fetch = "activation_fetch" if outside == "dram" else "link"
-    reader, writer = (UNIT["dma"], UNIT["store"]) if outside == "dram" else (UNIT["link"], UNIT["link"])
+    writer = UNIT["store"] if outside == "dram" else UNIT["link"]
+    sources = (("dma", "dram", "activation_fetch", from_memory), ("link", "host", "link", from_host))
+    reads = [source for source in sources if source[3]]
     elements = max(1, sum(o.elements for o in kernel.outputs))
     total = sum(o.bytes for o in kernel.inputs) + kernel.output_bytes
     chunks = max(1, min(-(-total // max(1, chunk_bytes)), elements))
@@ -55,17 +58,17 @@ def lower_vector(
         builder.row(
             stage=0, unit=UNIT["dispatch"], depth=sweeps, first=tuple(x[0] for x in lead),
             trips=tuple(x[1] for x in lead), cause=CAUSE["dispatch"], awaits=2, buffers=0, axis=axes,
-            dep=(2 if read else 1,), lanes=one.cores if one.starts else 1,
+            dep=(1 + len(reads),), lanes=one.cores if one.starts else 1,
         )  # fmt: skip
     stage = 0
-    if read:
+    for unit, level, cause, read in reads:
         stage += 1
         for first, trips, size in parts:
             builder.row(
-                stage=stage, unit=reader, axis=axes, depth=depth, first=first, trips=trips, extent=(size, 1, 1),
+                stage=stage, unit=UNIT[unit], axis=axes, depth=depth, first=first, trips=trips, extent=(size, 1, 1),
                 padded=(size, 1, 1), op=OPERATION["copy"], bytes=(max(1, round(read * size * share)),),
                 refetch=(depth,),
-                source=(LEVEL[outside],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE[fetch],
+                source=(LEVEL[level],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE[cause],
                 buffers=view.buffers, awaits=1, format=code,
             )  # fmt: skip
     stage += 1
@@ -76,7 +79,7 @@ def lower_vector(
                 stage=stage, unit=UNIT["vector"], lanes=one.cores, axis=axes, depth=depth,
                 first=(*(x[0] for x in lead), *first[sweeps:]), trips=(*(x[1] for x in lead), *trips[sweeps:]),
                 extent=(size, 1, 1), padded=(size, 1, 1), op=OPERATION["alu"], ops=round(arithmetic * size),
-                issued=max(1, round(one.lane_ops * size * share)), dep=(stage - 1,), cause=CAUSE["vector_unit"],
+                issued=max(1, round(one.lane_ops * size * share)), dep=tuple(range(1, stage)) or (0,), cause=CAUSE["vector_unit"],
                 bytes=(round(total * size * share),), refetch=(depth,), source=(LEVEL["shared"],),
                 target=(LEVEL["register"],), buffers=view.buffers, awaits=1, format=code,
             )  # fmt: skip

@@ -6,8 +6,10 @@ cut into rows of the schedule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
+from hwsim.errors import HwsimError
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.folds import FoldPlan, fold_plan
 from hwsim.schedule.systolic_view import SystolicView
@@ -35,7 +37,8 @@ class Shape:
     """A product ready to be cut: its folds in streaming orientation and the bytes of its operands.
 
     After ``swap`` A is still the streamed operand: m counts its rows. ``a_bytes``/``b_bytes``/``c_bytes`` are of the
-    whole product as stored; ``halo_bytes`` is what neighbouring m windows of a convolution read twice.
+    whole product as stored. ``halo`` is (rows shared by neighbours, elements of such a row, elements a window's own rows
+    are widened by, bytes per element): what neighbouring m windows of a convolution read twice.
     """
 
     plan: FoldPlan
@@ -43,7 +46,7 @@ class Shape:
     a_bytes: int
     b_bytes: int
     c_bytes: int
-    halo_bytes: int
+    halo: tuple[int, int, int, float]
     a_level: str
     b_level: str
     c_level: str
@@ -52,6 +55,13 @@ class Shape:
     element_a: int
     element_b: int
 
+    def halo_bytes(self, m: int) -> int:
+        """Bytes a window of ``m`` rows reads that its neighbour reads as well; none when it is the whole product."""
+        if m >= self.plan.m:
+            return 0
+        rows, row, wider, each = self.halo
+        return int(rows * min(row, m + wider) * each)
+
 
 def shape_of(kernel: Kernel, view: SystolicView, swap: bool) -> Shape:
     """Return the product of a matmul kernel in streaming orientation."""
@@ -59,21 +69,27 @@ def shape_of(kernel: Kernel, view: SystolicView, swap: bool) -> Shape:
     product = kernel.products[0]
     plan = fold_plan(product, view.rows, view.cols, view.pack_taps)
     a, b = _operands(kernel)
-    c_bytes = kernel.output_bytes
+    c_bytes = sum(o.bytes for o in kernel.outputs if o.level == "dram") or kernel.output_bytes
     c_level = "dram" if any(o.level == "dram" for o in kernel.outputs) else "shared"
     convert_a = product.a_elements if kernel.multiply.convert_a else 0
     convert_b = product.b_elements if kernel.multiply.convert_b else 0
-    halo = 0
+    halo = (0, 0, 0, 0.0)
     conv = product.conv
     if conv is not None and not conv.transposed and len(conv.kernel) >= 2 and not swap:
-        row = conv.in_channels * product.batch
-        for extent in conv.in_spatial[1:]:
-            row *= extent
-        halo = max(0, conv.kernel[0] - conv.stride[0]) * row * a[1]
+        # Windows end inside the first spatial axis: a plane of the others, or the part of it a small window spans.
+        channels = conv.in_channels * product.batch
+        plane = math.prod(conv.in_spatial[1:])
+        wider = (conv.kernel[1] - 1) * math.prod(conv.in_spatial[2:]) if len(conv.kernel) > 2 else conv.kernel[1] - 1
+        halo = (
+            max(0, conv.kernel[0] - conv.stride[0]),
+            plane,
+            wider,
+            channels * a[0] / max(1, kernel.inputs[0].elements),
+        )
     if swap:
         plan = FoldPlan(plan.groups, plan.n, plan.m, plan.taps, plan.k, plan.per_group, plan.last_groups)
         return Shape(
-            plan, product.repeat, b[0], a[0], c_bytes, 0, b[2], a[2], c_level, convert_b, convert_a, b[1], a[1]
+            plan, product.repeat, b[0], a[0], c_bytes, halo, b[2], a[2], c_level, convert_b, convert_a, b[1], a[1]
         )
     return Shape(plan, product.repeat, a[0], b[0], c_bytes, halo, a[2], b[2], c_level, convert_a, convert_b, a[1], b[1])
 
@@ -100,7 +116,7 @@ def window_bytes(shape: Shape, window: Window, view: SystolicView) -> tuple[int,
     """On-chip bytes of one window of A, B and C (C in accumulator words)."""
     plan = shape.plan
     part_m, part_n, part_k = window.m / plan.m, window.n / plan.n, window.k / plan.k
-    a = shape.a_bytes / plan.groups * part_m * part_k + (shape.halo_bytes if window.m < plan.m else 0)
+    a = shape.a_bytes / plan.groups * part_m * part_k + shape.halo_bytes(window.m)
     b = shape.b_bytes / plan.groups * part_n * part_k
     return int(a) + 1, int(b) + 1, window.m * window.n * view.accumulator_bytes
 
@@ -131,7 +147,7 @@ def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shap
     than a quarter of the edge's cube, or too large for the chip, run in windows of at most that edge over all cores. A
     plain product may be computed transposed when its columns do not fill whole tiles. Without an edge (scratchpad
     arrays): for each width n the tallest window that fits, in both loop orders; K is cut only when nothing fits
-    otherwise, and when even the smallest cut is too large it is returned anyway.
+    otherwise. Raises HwsimError when the on-chip memory does not hold one fold.
     """
     out: list[tuple[Shape, Window]] = []
     if edge:
@@ -145,19 +161,44 @@ def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shap
             if one and product.macs <= edge**3 / 4:
                 out.append((shape, whole))
                 continue
-            cut = Window(min(plan.m, edge), min(plan.n, edge), min(plan.k, edge), "mn", view.cores, swap)
+            cut = _shrunk(
+                shape, Window(min(plan.m, edge), min(plan.n, edge), min(plan.k, edge), "mn", view.cores, swap), view
+            )
             out.append((shape, cut))
             if cut.m < plan.m and cut.n < plan.n and cut.k == plan.k:
                 out.append((shape, Window(cut.m, cut.n, cut.k, "nm", view.cores, swap)))
         return out
     shape = shape_of(kernel, view, False)
     plan = shape.plan
-    cuts = _cuts(shape, view) or [(min(plan.m, view.rows), min(plan.n, view.cols), min(plan.k, view.rows))]
-    for m, n, k in cuts:
+    least = Window(min(plan.m, view.rows), min(plan.n, view.cols), min(plan.k, view.rows))
+    for m, n, k in _cuts(shape, view) or [_extents(_shrunk(shape, least, view))]:
         out.append((shape, Window(m, n, k, "mn", view.cores)))
         if m < plan.m and n < plan.n:
             out.append((shape, Window(m, n, k, "nm", view.cores)))
     return out
+
+
+def _extents(window: Window) -> tuple[int, int, int]:
+    return window.m, window.n, window.k
+
+
+def _shrunk(shape: Shape, window: Window, view: SystolicView) -> Window:
+    """Return ``window`` halved until it fits the on-chip memory; raise HwsimError when not even one fold of 8 rows does."""
+    while not fits(shape, window, view):
+        if window.m > 8:
+            window = replace(window, m=max(8, window.m // 2))
+        elif window.n > view.cols:
+            window = replace(window, n=max(view.cols, window.n // 2))
+        elif window.k > view.rows:
+            window = replace(window, k=max(view.rows, window.k // 2))
+        elif window.m > 1:
+            window = replace(window, m=1)
+        else:
+            raise HwsimError(
+                f"{view.name}: its on-chip memory does not hold one fold of {view.rows} x {view.cols} and its operands; "
+                "give it more memory or a smaller array"
+            )
+    return window
 
 
 def _cuts(shape: Shape, view: SystolicView) -> list[tuple[int, int, int]]:

@@ -1,0 +1,50 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from hwsim.errors import HwsimError
+
+
+def check_writable(path: str | Path) -> Path:
+    """Return ``path`` if a file could be written there; raise HwsimError saying why not."""
+    target = Path(path)
+    try:
+        if not str(path).strip() or not target.name:
+            raise HwsimError(f"{str(path)!r} is no file name to write to")
+        if target.is_dir():
+            raise HwsimError(f"{target}: is a folder; name a file in it")
+        if not target.parent.is_dir():
+            raise HwsimError(f"{target}: cannot be written (no folder {target.parent})")
+        if not os.access(target if target.exists() else target.parent, os.W_OK):
+            raise HwsimError(f"{target}: cannot be written (permission denied)")
+    except (OSError, ValueError) as error:
+        if isinstance(error, HwsimError):
+            raise
+        raise HwsimError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+    return target
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` completely or not at all; raise HwsimError when it cannot be written.
+
+    A regular file is replaced in one step; a device or pipe (``/dev/stdout``) is written as it is.
+    """
+    target = check_writable(path)
+    try:
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")
+            return
+        partial = target.with_name(target.name + ".partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise HwsimError(f"{target}: cannot be written ({error.strerror or error})") from None
