@@ -30,6 +30,8 @@ _HOME = {
     "simulate": "hwsim.simulation",
 }
 
+_PARTS = ("scalesim",)
+
 __all__ = [
     "HwsimError",
     "Network",
@@ -47,12 +49,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load public names on first use, so that importing hwsim costs nothing."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'hwsim' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _PARTS:
+        return import_module(f"hwsim.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'hwsim' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, *_PARTS, "__version__"])

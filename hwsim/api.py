@@ -10,25 +10,33 @@ from hwsim.network.graph import Network
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hwsim.network.builder import Builder
+
 
 def matmul(m: int, n: int, k: int, batch: int = 1, quantize_activations: bool = False) -> Network:
     """Return the one-layer network C[m, n] = A[m, k] B[k, n], B constant; ``batch`` of them multiply activations.
 
-    With ``quantize_activations`` the casts a library runs before a narrow product are kernels too: one pass for the
-    scale, one to convert. Raises HwsimError for sizes below 1.
+    With ``quantize_activations`` the casts a library runs before a narrow product are kernels too, for every operand
+    that is an activation: one pass for the scale, one to convert. Raises HwsimError for sizes below 1.
     """
     _sizes(m=m, n=n, k=k, batch=batch)
     from hwsim.network.builder import Builder
 
     net = Builder(f"matmul_{m}x{n}x{k}" + (f"_b{batch}" if batch > 1 else ""))
     if batch > 1:
-        a, b = net.input("a", (batch, m, k)), net.input("b", (batch, k, n))
-        return net.build(net.op("matmul", a, b, name="matmul"))
+        pair = [net.input("a", (batch, m, k)), net.input("b", (batch, k, n))]
+        if quantize_activations:
+            pair = [_quantized(net, operand, 3) for operand in pair]
+        return net.build(net.op("matmul", *pair, name="matmul"))
     a = net.input("a", (m, k))
     if quantize_activations:
-        net.op("reduce_max", a, axes=(0, 1), name="amax")
-        a = net.op("quantize", a, name="quantize")
+        a = _quantized(net, a, 2)
     return net.build(net.linear(a, n, bias=False, name="matmul"))
+
+
+def _quantized(net: Builder, operand: str, rank: int) -> str:
+    net.op("reduce_max", operand, axes=tuple(range(rank)), name="amax")
+    return net.op("quantize", operand, name="quantize")
 
 
 def conv2d(
@@ -39,6 +47,8 @@ def conv2d(
     Raises HwsimError for sizes below 1 or a kernel larger than the padded input.
     """
     _sizes(n=n, c=c, h=h, w=w, k=k, r=r, s=s, stride=stride, groups=groups)
+    if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
+        raise HwsimError(f"padding must be a whole number of at least 0, not {padding!r}")
     from hwsim.network.builder import Builder
 
     net = Builder(f"conv2d_{n}x{c}x{h}x{w}_{k}x{r}x{s}")

@@ -10,10 +10,14 @@ from hwsim.errors import HwsimError
 
 
 def check_writable(path: str | Path) -> Path:
-    """Return ``path`` if a file could be written there; raise HwsimError saying why not."""
+    """Return ``path``, a link to a file followed, if a file could be written there; raise HwsimError saying why not."""
+    if not isinstance(path, str | Path):
+        raise HwsimError(f"{path!r} is no file name to write to")
     target = Path(path)
     try:
-        if not str(path).strip() or not target.name:
+        if target.is_symlink() and target.is_file():
+            target = target.resolve()
+        if not str(path).strip() or not target.name or "\0" in str(path):
             raise HwsimError(f"{str(path)!r} is no file name to write to")
         if target.is_dir():
             raise HwsimError(f"{target}: is a folder; name a file in it")
@@ -34,13 +38,14 @@ def write_whole(path: str | Path, text: str) -> None:
     A regular file is replaced in one step; a device or pipe (``/dev/stdout``) is written as it is.
     """
     target = check_writable(path)
+    data = text.encode("utf-8", "backslashreplace")  # names in hostile files may hold half a surrogate pair
     try:
         if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")
+            target.write_bytes(data)
             return
         partial = target.with_name(target.name + ".partial")
         try:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_bytes(data)
             partial.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -41,16 +41,30 @@ def load_network(source: str | PathLike[str] | Network | Any) -> Network:
         return from_torch(source)
     text = str(source)
     path = Path(text)
-    if path.is_file():
+    if _is_file(path):
         return _read(path)
     if path.suffix and (path.parent != Path() or path.suffix in (".csv", ".onnx", ".tflite", ".pt2")):
-        raise HwsimError(f"{text}: {'is a folder' if path.is_dir() else 'no such file'}")
+        raise HwsimError(f"{text}: {_what_is(path)}")
     names = zoo()
     name = text.removeprefix("torchvision:").removeprefix("timm:")
     hit = names.get(name) or names.get(name.replace("-", "_")) or names.get(name.replace("_", "-"))
     if hit is None:
-        raise HwsimError(f"unknown network {text!r}{near(name, names)} (hwsim list networks shows all)")
+        raise HwsimError(f"unknown network {text[:200]!r}{near(name[:200], names)} (hwsim list networks shows all)")
     return read_trace(hit)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than any path
+        return False
+
+
+def _what_is(path: Path) -> str:
+    try:
+        return "is a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+    except OSError as error:
+        return str(error.strerror)
 
 
 def _read(path: Path) -> Network:

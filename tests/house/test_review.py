@@ -1,0 +1,208 @@
+"""What a reviewer broke once, from outside: wrong inputs, odd files, misuse from Python, and numbers that must hold."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hwsim
+from hwsim.cli import main
+from hwsim.errors import HwsimError
+from hwsim.files import write_whole
+from hwsim.network.builder import Builder
+
+HEAD = "# layertrace: 2\n# model: small\n# symbols: N=1\n# input: x fp32[Nx4x4]\nid,name,op,src,out,attrs,fused\n"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command that must end in one line and exit code 2; return the line."""
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and err.startswith("hwsim: ")
+    return err
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--shapes", "S=²"], "S=384"),
+        (["--shapes", "=4"], "S=384"),
+        (["--shapes", "S=" + "9" * 5000], "S=384"),
+        (["--shapes", "S=1,S=2"], "twice"),
+        (["--json", ""], "no file name"),
+        (["--json", "."], "no file name"),
+        (["--json", "nowhere/out.json"], "no folder"),
+        (["--json", "-", "--csv", "-"], "own file"),
+        (["--json", "same.txt", "--csv", "./same.txt"], "own file"),
+        (["--layers", "--top", "3"], "--top"),
+        (["--precision", "zzz*=int8"], "matches 'zzz*'"),
+        (["--precision", "feature*=int8,classifer*=bf16"], "classifier"),
+        (["--precision", "=int8"], "matches ''"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(capsys, "run", "alexnet", "--on", "tpu-v3", *more)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_too_long_for_a_path(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a" * 5000, "a" * 5000 + ".onnx", "a/" * 3000):
+        assert len(refused(capsys, "run", name, "--on", "tpu-v3")) < 12_000
+        refused(capsys, "run", "alexnet", "--on", name)
+
+
+def test_a_file_below_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    assert "no folder" in refused(capsys, "run", "alexnet", "--on", "tpu-v3", "--csv", str(tmp_path / "plain" / "x"))
+    assert "no folder" in refused(capsys, "import", "alexnet", "-o", str(tmp_path / "plain" / "x"))
+
+
+def test_a_machine_has_no_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--batch" in refused(capsys, "show", "tpu-v3", "--batch", "4")
+
+
+def test_a_network_of_views_has_nothing_to_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace = tmp_path / "views.layers.csv"
+    trace.write_text(HEAD + "1,r,reshape,x,Nx16,,\n")
+    assert "nothing to run" in refused(capsys, "run", str(trace), "--on", "tpu-v4")
+
+
+def test_special_files_are_no_networks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "not a regular file" in refused(capsys, "run", str(tmp_path / "pipe.csv"), "--on", "tpu-v3")
+
+
+def test_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, "whole\n")
+    assert os.read(reader, 100) == b"whole\n" and stat.S_ISFIFO(pipe.stat().st_mode)
+    os.close(reader)
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+
+
+def _shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    text = command.replace("hwsim", f"{sys.executable} -m hwsim", 1)
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", text], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_output_that_goes_nowhere() -> None:
+    gone = _shell("hwsim list networks | head -1")
+    assert (gone.returncode, gone.stderr) == (0, "") and len(gone.stdout.splitlines()) == 1
+    if Path("/dev/full").exists():
+        full = _shell("hwsim list networks > /dev/full")
+        assert full.returncode == 2 and len(full.stderr.splitlines()) == 1 and "space" in full.stderr
+
+
+def test_names_the_terminal_cannot_print(tmp_path: Path) -> None:
+    trace = tmp_path / "ünï cödé.layers.csv"
+    trace.write_text(HEAD.replace("small", "größe") + "1,ärger,relu,x,Nx4x4,,\n", encoding="utf-8")
+    done = _shell(f"hwsim run '{trace}' --on tpu-v3", PYTHONIOENCODING="ascii", NO_COLOR="1")
+    assert (done.returncode, done.stderr) == (0, "") and "\\xe4rger" in done.stdout
+
+
+# -- Python ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch": True}, {"batch": None}, {"batch": 1.0}, {"batch": "8"}, {"precision": 5}, {"precision": ("int8",)},
+        {"precision": b"int8"}, {"precision": {"*": None}}, {"precision": {5: "int8"}}, {"precision": {"nope": "int8"}},
+        {"shapes": {1: 2}}, {"shapes": {"S": True}}, {"phase": []}, {"context": 1.5}, {"sparsity": 5}, {"stack": 5},
+        {"cache": "hot"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_options_are_one_clear_error(options: dict[str, object]) -> None:
+    with pytest.raises(HwsimError) as caught:
+        hwsim.simulate("bert_base", "tpu-v4", **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value) and next(iter(options)) in str(caught.value)
+
+
+@pytest.mark.parametrize("network", [None, 5, b"alexnet", object(), np.zeros(3)], ids=str)
+def test_what_is_no_network(network: object) -> None:
+    with pytest.raises(HwsimError, match="network"):
+        hwsim.simulate(network, "tpu-v4")
+
+
+@pytest.mark.parametrize("padding", [-1, "same", (1, 1), True, None])
+def test_padding_is_a_size(padding: object) -> None:
+    with pytest.raises(HwsimError, match="padding"):
+        hwsim.conv2d(n=1, c=3, h=8, w=8, k=8, r=3, s=3, padding=padding)  # type: ignore[arg-type]
+
+
+def test_every_activation_of_a_product_is_quantised() -> None:
+    def quantised(**sizes: int) -> int:
+        net = hwsim.matmul(64, 64, 64, quantize_activations=True, **sizes)
+        return [layer.op for layer in net.layers].count("quantize")
+
+    assert (quantised(), quantised(batch=3)) == (1, 2)
+
+
+def test_scalesim_is_there_without_importing_it() -> None:
+    code = "import hwsim; assert callable(hwsim.scalesim.run) and 'scalesim' in dir(hwsim)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_files_that_cannot_be_written() -> None:
+    for path in (5, b"", "", ".", "x\0y", None):
+        with pytest.raises(HwsimError):
+            write_whole(path, "")  # type: ignore[arg-type]
+
+
+# -- what does not fit -----------------------------------------------------------------------------------------------
+
+
+def test_advice_about_memory_is_true() -> None:
+    with pytest.raises(HwsimError, match=r"batch [0-9]+ per program would fit") as caught:
+        hwsim.simulate("alexnet", "tpu-v3-core", batch=2**20)
+    fits = int(str(caught.value).split("batch ")[1].split()[0])
+    hwsim.simulate("alexnet", "tpu-v3-core", batch=fits)
+    with pytest.raises(HwsimError, match="does not fit"):
+        hwsim.simulate("alexnet", "tpu-v3-core", batch=fits + 1)
+    with pytest.raises(HwsimError, match="the weights alone"):
+        hwsim.simulate("gpt3_175b", "tpu-v4", precision="bf16")
+    with pytest.raises(HwsimError, match="shorter input"):
+        hwsim.simulate("bert_base", "tpu-v4", precision="bf16", shapes={"S": 2**24})
+
+
+# -- numbers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("machine", ["tpu-v4", "tpu-v3-core", "tpu-v5p"])
+def test_prefill_leaves_its_keys_and_values_in_memory(machine: str) -> None:
+    result = hwsim.simulate("llama3.2_1b", machine, precision="bf16", phase="prefill", context=256)
+    written = sum(k["dram_write_bytes"] for k in result.kernels)
+    cache = 16 * 2 * 8 * 64 * 256 * 2  # layers, keys and values, heads, depth, tokens, bytes
+    assert result.plan.cache_bytes == cache and written >= cache + 128256 * 2  # and the logits of one token
+
+
+def test_attention_without_a_cache_keeps_its_operands_on_the_chip() -> None:
+    net = Builder("attend")
+    x = net.input("x", (1, 8, 128, 64))
+    q, k, v = (net.op("relu", net.op("scale", x), name=name) for name in "qkv")
+    result = hwsim.simulate(net.build(net.op("attention", q, k, v)), "tpu-v4", precision="bf16")
+    assert result.kernels[-1]["dram_read_bytes"] == 0
