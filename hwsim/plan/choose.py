@@ -55,11 +55,13 @@ def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constan
             return
         costs = lane_costs(kernel, view, constants)
         options = candidates(kernel, view, int(constants["window_edge"]))
-        # Whole clocks, and of equals the larger window: nothing is cut for nothing.
+        # Whole clocks; of equals the one that reads less, then the larger window: nothing is cut for nothing.
         shape, window = min(
             options,
-            key=lambda o: (round(estimate(kernel, o[0], o[1], view, constants, costs)), -o[1].m * o[1].n * o[1].k),
-        )
+            key=lambda o: (
+                round(estimate(kernel, o[0], o[1], view, constants, costs)), loaded_bytes(*o), -o[1].m * o[1].n * o[1].k
+            ),
+        )  # fmt: skip
         lower_windows(builder, kernel, view, shape, window, costs)
     else:
         lower_vector(builder, kernel, view, *vector_sweeps(kernel, view, constants), int(constants["vector_chunk"]))
@@ -126,6 +128,21 @@ def _arithmetic(kernel: Kernel, view: SystolicView, constants: Constants) -> flo
     return kernel.alu / view.alus + kernel.special * constants["special_cycles"]
 
 
+def loaded_bytes(shape: Shape, window: Window) -> float:
+    """Bytes of operands a cut reads from memory, windows that are read again counted again."""
+    plan = shape.plan
+    nm, nn = -(-plan.m // window.m), -(-plan.n // window.n)
+    nk = -(-plan.k // window.k)
+    a_times = nn if nk > 1 or (window.order == "nm" and nm > 1) else 1
+    b_times = nm if nk > 1 or (window.order == "mn" and nn > 1) else 1
+    total = 0.0
+    if shape.a_level == "dram":
+        total += (shape.a_bytes + shape.halo_bytes(window.m) * (nm - 1)) * a_times
+    if shape.b_level == "dram":
+        total += shape.b_bytes * b_times
+    return total * shape.repeat
+
+
 def estimate(
     kernel: Kernel, shape: Shape, window: Window, view: SystolicView, constants: Constants, costs: LaneCosts
 ) -> float:
@@ -140,14 +157,7 @@ def estimate(
     nk = -(-plan.k // window.k) * (plan.taps if window.k < plan.k else 1)
     read = view.dram_read * constants["memory_efficiency"]
     write = view.dram_write * constants["memory_efficiency"]
-    a_times = nn if nk > 1 or (window.order == "nm" and nm > 1) else 1
-    b_times = nm if nk > 1 or (window.order == "mn" and nn > 1) else 1
-    loads = 0.0
-    if shape.a_level == "dram":
-        loads += (shape.a_bytes + shape.halo_bytes(window.m) * (nm - 1)) * a_times * shape.repeat
-    if shape.b_level == "dram":
-        loads += shape.b_bytes * b_times * shape.repeat
-    loads /= read
+    loads = loaded_bytes(shape, window) / read
     out = shape.c_bytes / write if shape.c_level == "dram" else 0.0
     out += epilogue_bytes(kernel) / write
     rate = kernel.multiply.rate / kernel.multiply.passes

@@ -187,7 +187,7 @@ def _kernel(
         inputs.append(Operand(name, elements, nbytes, formats[name], level))
     work = [net.vector_work[la.id] for la in group.layers]
     if lead.op == "embedding":  # reads the looked-up rows, not the ids' worth of table
-        rows = work[0].read
+        rows = min(work[0].read, sum(w.elements for w in OPS[lead.op].weights(lead, net.input_shapes(lead), ())))
         inputs = [*inputs, Operand(f"{lead.id}.rows", rows, storage_bytes(rows, precision.weights), precision.weights)]
     weights = _weights(net, group, precision)
     if lead.op == "attention":

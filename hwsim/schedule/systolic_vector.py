@@ -66,7 +66,7 @@ def lower_vector(
         for first, trips, size in parts:
             builder.row(
                 stage=stage, unit=UNIT[unit], axis=axes, depth=depth, first=first, trips=trips, extent=(size, 1, 1),
-                padded=(size, 1, 1), op=OPERATION["copy"], bytes=(max(1, round(read * size * share)),),
+                padded=(size, 1, 1), op=OPERATION["copy"], bytes=(-(-read * size // elements),),
                 refetch=(depth,),
                 source=(LEVEL[level],), target=(LEVEL["shared"],), dep=(0,), cause=CAUSE[cause],
                 buffers=view.buffers, awaits=1, format=code,
@@ -87,7 +87,7 @@ def lower_vector(
         # The sweeps before the last store nothing.
         for one, lead in passes:
             for first, trips, size in parts:
-                nbytes = max(1, round(written * size * share)) if one is last else 0
+                nbytes = -(-written * size // elements) if one is last else 0
                 builder.row(
                     stage=stage + 1, unit=writer, axis=axes, depth=depth, at_end=1,
                     first=(*(x[0] for x in lead), *first[sweeps:]), trips=(*(x[1] for x in lead), *trips[sweeps:]),

@@ -15,7 +15,7 @@ import numpy as np
 
 from hwsim.formats import FORMATS
 from hwsim.schedule.systolic_view import SystolicView
-from hwsim.schedule.table import UNIT, Ints, Schedule
+from hwsim.schedule.table import LEVEL, UNIT, Ints, Schedule
 from hwsim.timing.systolic import fold_axes, output_stationary_cycles, stationary_cycles
 
 # Formats a vector unit with fp32 and integer lanes must decode in software (a bf16 or integer widens with one shift).
@@ -34,7 +34,10 @@ def service_cycles(schedule: Schedule, view: SystolicView, constants: Mapping[st
     rows = unit == UNIT["dma"]
     out[rows] = np.ceil(moved[rows] / (view.dram_read * efficiency))
     rows = unit == UNIT["store"]
-    out[rows] = np.ceil(moved[rows] / (view.dram_write * efficiency))
+    # A store row also fetches what only the fused layers read (a residual).
+    fetched = (column["bytes"] * (column["source"] == LEVEL["dram"])).sum(axis=1)
+    stored = moved - fetched
+    out[rows] = np.ceil((fetched[rows] / view.dram_read + stored[rows] / view.dram_write) / efficiency)
     _share_memory(schedule, view, efficiency, out)
     rows = unit == UNIT["shift"]
     out[rows] = -(-view.rows // view.weight_rows_per_clk) * view.clks_per_weight_row

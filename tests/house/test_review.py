@@ -142,7 +142,7 @@ def test_wrong_options_are_one_clear_error(options: dict[str, object]) -> None:
     assert "\n" not in str(caught.value) and next(iter(options)) in str(caught.value)
 
 
-@pytest.mark.parametrize("network", [None, 5, b"alexnet", object(), np.zeros(3)], ids=str)
+@pytest.mark.parametrize("network", [None, 5, b"alexnet", object(), np.zeros(3)], ids=lambda v: type(v).__name__)
 def test_what_is_no_network(network: object) -> None:
     with pytest.raises(HwsimError, match="network"):
         hwsim.simulate(network, "tpu-v4")
