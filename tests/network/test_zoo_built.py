@@ -78,10 +78,7 @@ def test_decoder_counts(name: str, sizes: tuple[int, int, int]) -> None:
     n, s, p = sizes
     m, net = build_llm.MODELS[name], trace(name).bind(N=n, S=s, P=p)
     q, kv, tokens = m.heads * m.depth, m.kv_heads * m.depth, n * s
-    rows = tokens
-    if m.experts:  # every touched expert takes the same number of rows, rounded up
-        touched = min(m.experts, tokens * m.chosen)
-        rows = touched * -(-tokens * m.chosen // touched)
+    rows = tokens * (m.chosen if m.experts else 1)
     matrices = 3 if m.style == "llama" else 2
     layer = tokens * (2 * m.width * (q + kv) + m.width * m.experts) + rows * matrices * m.width * m.feed
     scores = n * s * (s + p) * q * 2
