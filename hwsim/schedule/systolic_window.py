@@ -77,7 +77,7 @@ def shape_of(kernel: Kernel, view: SystolicView, swap: bool) -> Shape:
     conv = product.conv
     if conv is not None and not conv.transposed and len(conv.kernel) >= 2 and not swap:
         # Windows end inside the first spatial axis: a plane of the others, or the part of it a small window spans.
-        channels = conv.in_channels * product.batch
+        channels = conv.in_channels * plan.per_group  # of the groups one window works on
         plane = math.prod(conv.in_spatial[1:])
         wider = (conv.kernel[1] - 1) * math.prod(conv.in_spatial[2:]) if len(conv.kernel) > 2 else conv.kernel[1] - 1
         halo = (
@@ -118,7 +118,7 @@ def window_bytes(shape: Shape, window: Window, view: SystolicView) -> tuple[int,
     part_m, part_n, part_k = window.m / plan.m, window.n / plan.n, window.k / plan.k
     a = shape.a_bytes / plan.groups * part_m * part_k + shape.halo_bytes(window.m)
     b = shape.b_bytes / plan.groups * part_n * part_k
-    return int(a) + 1, int(b) + 1, window.m * window.n * view.accumulator_bytes
+    return math.ceil(a), math.ceil(b), window.m * window.n * view.accumulator_bytes
 
 
 def fits(shape: Shape, window: Window, view: SystolicView) -> bool:
