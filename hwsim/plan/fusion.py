@@ -4,7 +4,8 @@ Rules, in file order of the layers (each is the closest single-kernel form the c
 
 * a view is free: its tensor is its source's;
 * element-wise layers join the latest kernel that produces one of their inputs, if nobody else reads that tensor and
-  every other input exists before that kernel starts (a residual addition joins the later branch);
+  every other input exists before that kernel starts (a residual addition joins the later branch); one whose result is
+  larger (a gate multiplied into a feature map) does not join a product or a reduction, whose tiles are of their own result;
 * a reduction (normalisation, softmax, pooling) absorbs element-wise kernels that only it reads, and later element-wise
   layers join it; it never joins a matrix product, whose tiles do not hold whole rows;
 * a transpose next to a matrix product, a slice, and a padding before a convolution are addressing, not work;
@@ -13,6 +14,8 @@ Rules, in file order of the layers (each is the closest single-kernel form the c
 
 from __future__ import annotations
 
+import math
+import math
 from dataclasses import dataclass, field
 
 from hwsim.network.graph import Layer, Network
@@ -65,8 +68,14 @@ def group_layers(net: Network) -> tuple[list[Group], dict[str, str]]:
             hit = alias_cache[layer.id] = _is_alias(layer, net)
         return hit
 
+    def elements(name: str) -> int:
+        return math.prod(int(d) for d in net.tensors[name].shape)
+
     def only_reader(name: str, layer: Layer) -> bool:
         return name not in results and set(readers(name)) == {layer.id}
+
+    def count(name: str) -> int:
+        return math.prod(int(d) for d in net.tensors[name].shape)
 
     for layer in net.layers:
         op = OPS[layer.op]
@@ -84,7 +93,11 @@ def group_layers(net: Network) -> tuple[list[Group], dict[str, str]]:
                 joined = group.tensor
                 if not only_reader(joined, layer) or group.kind in ("move", "host"):
                     continue
+                if pointwise and count(joined) != count(layer.id):
+                    continue  # a broadcast would make the kernel's result larger than what it computed
                 if not pointwise and group.kind != "elementwise":
+                    continue
+                if group.kind != "elementwise" and elements(layer.id) > elements(joined):
                     continue
                 others = [s for s in sources if s != joined]
                 if any((g := made_by.get(s)) is not None and g.index > group.index for s in others):

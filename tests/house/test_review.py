@@ -206,3 +206,22 @@ def test_attention_without_a_cache_keeps_its_operands_on_the_chip() -> None:
     q, k, v = (net.op("relu", net.op("scale", x), name=name) for name in "qkv")
     result = hwsim.simulate(net.build(net.op("attention", q, k, v)), "tpu-v4", precision="bf16")
     assert result.kernels[-1]["dram_read_bytes"] == 0
+
+
+def test_a_gate_is_not_multiplied_inside_the_product_that_makes_it() -> None:
+    net = Builder("gate")
+    x = net.input("x", (1, 64, 56, 56))
+    y = net.op("relu", net.conv(x, 64, 3, 1, 1))
+    gate = net.op("sigmoid", net.conv(net.global_pool(y), 64, 1))
+    kernels = hwsim.simulate(net.build(net.op("mul", y, gate)), "tpu-v3-core", precision="bf16").kernels
+    assert [k["op"] for k in kernels] == ["conv", "adaptive_avg_pool", "conv", "mul"]
+    feature_map = 64 * 56 * 56 * 2
+    assert kernels[2]["dram_write_bytes"] == 64 * 2
+    assert kernels[3]["dram_write_bytes"] == feature_map < kernels[3]["dram_read_bytes"]
+
+
+@pytest.mark.parametrize("machine", ["scalesim-8x8-is", "scalesim-128x128-os", "eyeriss-like"])
+def test_small_scratchpads_run_squeeze_and_excite(machine: str) -> None:
+    precision = "int16" if machine == "eyeriss-like" else "int8"
+    result = hwsim.simulate("regnet_y_400mf", machine, precision=precision)
+    assert result.bound_s <= result.latency_s * (1 + 1e-9)
