@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from hwsim.arithmetic.tflite_call import Call
 from hwsim.arithmetic.tflite_fixed import INT32_MAX, Array, Requantize, wrap32
 from hwsim.arithmetic.tflite_gemm import EXACT32, ExactWeights
 from hwsim.arithmetic.tflite_model import Tensor
+from hwsim.network.tflite_file import TfOp
 
 IM2COL_ELEMENTS = 1 << 22  # window elements unfolded at a time
 SAME, VALID = 0, 1
@@ -57,7 +59,8 @@ def weight_scales(call: Call, weight: Tensor, channels: int, along: int) -> Arra
         found = scales
     else:
         raise call.fail(
-            f"{weight.where} has {scales.size} scales along axis {weight.axis} where {channels} symmetric ones along {along} are needed"
+            f"{weight.where} has {scales.size} scales along axis {weight.axis}; "
+            f"it needs one, or {channels} along axis {along} with zero points 0"
         )
     if not np.all(found > 0):
         raise call.fail(f"{weight.where} has a scale that is not positive")
@@ -148,10 +151,10 @@ def conv_2d(call: Call) -> Array:
 
 
 def _unfold(
-    x: Array, h: Axis, v: Axis, fill: float, groups: int, matrices: list, dtype: np.dtype, offset: int = 0
-) -> Array:  # type: ignore[type-arg]
+    x: Array, h: Axis, v: Axis, fill: float, groups: int, matrices: list[Any], dtype: np.dtype[Any], offset: int = 0
+) -> Array:
     """Products of all windows with the groups' matrices, (pixels, channels)."""
-    n, _, _, c = x.shape
+    c = x.shape[3]
     x = x.astype(dtype)
     if offset:
         x -= offset
@@ -209,8 +212,8 @@ def depthwise_conv_2d(call: Call) -> Array:
 
 
 def _depthwise(
-    x: Array, taps: Array, h: Axis, v: Axis, fill: float, multiplier: int, dtype: np.dtype, offset: int
-) -> Array:  # type: ignore[type-arg]
+    x: Array, taps: Array, h: Axis, v: Axis, fill: float, multiplier: int, dtype: np.dtype[Any], offset: int
+) -> Array:
     """Sums of taps, one multiply-add pass per tap over blocks of rows that stay in cache."""
     x = x.astype(dtype)
     if offset:
@@ -251,8 +254,6 @@ def fully_connected(call: Call) -> Array:
         return call.float_clamp((x.reshape(rows, depth) @ w.T + bias).astype(np.float32)).reshape(shape)
     wide = x.dtype == np.int16
     rule = "I64" if wide else call.semantics.dense
-    if rule == "R64" and x.dtype == np.uint8:
-        rule = "R64"
     weight, scales, values = _integer(call, units, 0, rule)
     offset, bound = centred(x, call.meta(0).zero)
     zero = call.meta(0).zero - offset
@@ -297,8 +298,6 @@ def transpose_conv(call: Call) -> Array:
     return finish(call, acc, bias, requantiser(scaled, call.semantics.convolution, weight, scales), False)
 
 
-def _front(call: Call):  # type: ignore[no-untyped-def]
+def _front(call: Call) -> TfOp:
     """The operator with its data operand first, as `requantiser` expects."""
-    from dataclasses import replace
-
     return replace(call.op, inputs=(call.op.inputs[2], *call.op.inputs[1:2]))

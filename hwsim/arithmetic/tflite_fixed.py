@@ -55,7 +55,7 @@ def high_mul(a: Array, b: Array | int, bits: int = 32) -> Array:
     ``floor((p + 2**(bits - 2)) / 2**(bits - 1))``. ``a`` and ``b`` hold ``bits``-bit signed values in int64.
     """
     p = (np.asarray(a, dtype=np.int64) * b + (1 << (bits - 2))) >> (bits - 1)
-    return np.minimum(p, (1 << (bits - 1)) - 1)  # only (-2**(bits-1))**2 reaches beyond
+    return np.asarray(np.minimum(p, (1 << (bits - 1)) - 1))  # only (-2**(bits-1))**2 reaches beyond
 
 
 def rounding_shift(x: Array, n: Array | int) -> Array:
@@ -126,7 +126,7 @@ class Requantize:
             def fp32(acc: Array) -> Array:
                 value = acc.astype(np.float32) * scale
                 np.clip(value, low, high, out=value)
-                return np.rint(value, out=value) + np.float32(self.zero)
+                return np.asarray(np.rint(value, out=value) + np.float32(self.zero))
 
             return fp32
         if self.rule == "R64":

@@ -8,6 +8,7 @@ weights, so that most layers of 8-bit networks run as one single-precision GEMM.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class ExactWeights:
             base = running[stop - 1]
         if cuts[-1] < k or len(cuts) - 1 > MAX_BLOCKS:
             return cls(((0, k, np.ascontiguousarray(weights, dtype=np.float64)),), n)
-        pairs = zip(cuts[:-1], cuts[1:], strict=True)
+        pairs = pairwise(cuts)
         return cls(tuple((a, b, np.ascontiguousarray(weights[a:b], dtype=np.float32)) for a, b in pairs), n)
 
     @property

@@ -1,7 +1,8 @@
 """Fixed-point exp, tanh and logistic as the integer kernels compute them: Q-format polynomials and Newton division.
 
 Values are int64 arrays holding ``bits``-bit raw numbers; ``integer_bits`` m means the format Qm.(bits - 1 - m). Source:
-gemmlowp ``fixedpoint/fixedpoint.h`` (constants and order of operations), restated.
+gemmlowp ``fixedpoint/fixedpoint.h`` (constants and order of operations), restated; the interpolated 16-bit functions
+follow LiteRT ``reference/integer_ops/logistic.h`` and ``tanh.h``.
 """
 
 from __future__ import annotations
@@ -96,3 +97,47 @@ def tanh_table(integer_bits: int) -> Array:
     decay = exp_on_negative(-np.abs(x), integer_bits + 1, 16)
     positive = _rescale(_wrap(_newton(decay, 16) - (1 << 13), 16), 2, 16)
     return np.where(x == 0, 0, np.where(x < 0, -positive, positive)).astype(np.int16)
+
+
+@lru_cache(maxsize=1)
+def sigmoid_steps() -> Array:
+    """sigmoid(i / 24) in 0.16 format for i = 0 .. 255, raised by half the largest error of the chord between steps.
+
+    The lift ``-h**2 / 16 * sigmoid''`` centres the error of the interpolation; this closed form reproduces every entry
+    of the kernels' table (the last one is its saturation value).
+    """
+    step = 1 / 24
+    value = 1 / (1 + np.exp(-np.arange(256) * step))
+    curvature = value * (1 - value) * (1 - 2 * value)
+    steps = np.floor(65536 * (value - step * step / 16 * curvature) + 0.5).astype(np.int64)
+    steps[255] = 65535
+    return np.asarray(steps)
+
+
+def _scaled(x: Array, multiplier: int, shift: int) -> tuple[Array, Array]:
+    """The input in units of 1/12288 (a multiplier of 0 means Q3.12 shifted by ``shift``), and its magnitude."""
+    if multiplier == 0:
+        multiplier, shift = 3 << shift, 0
+    scaled = (np.asarray(x, dtype=np.int64) * multiplier + ((1 << shift) >> 1)) >> shift
+    return scaled, np.abs(scaled)
+
+
+def sigmoid_int16(x: Array, multiplier: int = 0, shift: int = 0) -> Array:
+    """1 / (1 + exp(-x)) as Q0.15 by interpolation between 256 steps, as 16-bit LOGISTIC and TFLM's LSTM compute it."""
+    scaled, size = _scaled(x, multiplier, shift)
+    steps = sigmoid_steps()
+    index = np.minimum(size >> 9, 254)
+    line = (steps[index] << 9) + (size & 0x1FF) * (steps[index + 1] - steps[index])
+    result = np.where(size >> 9 >= 255, 0x7FFF << 10, line)
+    return np.asarray(np.where(scaled >= 0, result + (1 << 9), (1 << 25) - result + (1 << 9) - 1) >> 10)
+
+
+def tanh_int16(x: Array, multiplier: int = 0, shift: int = 0) -> Array:
+    """tanh(x) as Q0.15 from the same steps: ``2 * sigmoid(2 * x) - 1``."""
+    scaled, size = _scaled(x, multiplier, shift)
+    steps = sigmoid_steps()
+    index = np.minimum(size >> 8, 254)
+    line = (steps[index] << 8) + (size & 0xFF) * (steps[index + 1] - steps[index])
+    result = np.where(size >> 8 >= 255, 0xFFFF << 8, line)
+    half, nudge = 1 << 23, 1 << 7
+    return np.asarray(np.where(scaled >= 0, result - half + nudge, half - result + nudge - 1) >> 8)

@@ -72,7 +72,7 @@ def _sum(call: Call, sign: int) -> Array:
     def block(u: Array, v: Array) -> Array:
         left = multiply_d((u.astype(np.int64) - ma.zero) << 20, *qa)
         right = multiply_d((v.astype(np.int64) - mb.zero) << 20, *qb)
-        return np.clip(multiply_d(left + sign * right, *qo) + out.zero, low, high)
+        return np.asarray(np.clip(multiply_d(left + sign * right, *qo) + out.zero, low, high))
 
     return _blocks(block, y, a, b)
 
@@ -91,7 +91,7 @@ def _sum_xnnpack(
 
     def block(u: Array, v: Array) -> Array:
         acc = u.astype(np.int64) * qa + v.astype(np.int64) * qb + bias
-        return np.clip((acc >> shift) + out.zero, low, high)
+        return np.asarray(np.clip((acc >> shift) + out.zero, low, high))
 
     return _blocks(block, y, a, b)
 
@@ -154,7 +154,7 @@ def _from_float(call: Call, x: Array, low: int, high: int) -> Array:
         else:
             level = np.rint(x * (np.float32(1) / out.scale))
     level = np.nan_to_num(level.astype(np.float64), nan=0.0, posinf=2.0**31 - 1, neginf=-(2.0**31))
-    return np.clip(level + out.zero, low, high).astype(out.dtype)
+    return np.asarray(np.clip(level + out.zero, low, high).astype(out.dtype))
 
 
 def dequantize(call: Call) -> Array:
@@ -258,7 +258,7 @@ def leaky_relu(call: Call) -> Array:
     def block(u: Array) -> Array:
         value = u.astype(np.int64) - meta.zero
         scaled = np.where(value >= 0, multiply_d(value, *same), multiply_d(value, *slope))
-        return np.clip(scaled + out.zero, limits.min, limits.max)
+        return np.asarray(np.clip(scaled + out.zero, limits.min, limits.max))
 
     return _blocks(block, np.empty(x.shape, dtype=out.dtype), x)
 

@@ -7,7 +7,7 @@ import numpy as np
 from hwsim.arithmetic.tflite_call import Call
 from hwsim.arithmetic.tflite_fixed import Array, multiply_d, quantize_multiplier, rounding_shift
 from hwsim.arithmetic.tflite_gemm import exact_matmul
-from hwsim.arithmetic.tflite_gemmlowp import logistic_table, tanh_table
+from hwsim.arithmetic.tflite_gemmlowp import logistic_table, sigmoid_int16, tanh_int16, tanh_table
 from hwsim.arithmetic.tflite_model import Tensor
 
 # Operand positions of UNIDIRECTIONAL_SEQUENCE_LSTM: gates in the order input, forget, cell, output.
@@ -27,7 +27,7 @@ def variable(call: Call, position: int, shape: tuple[int, ...]) -> Array:
 
 
 def _look_up(table: Array, x: Array) -> Array:
-    return table[x + 2**15].astype(np.int64)
+    return np.asarray(table[x + 2**15].astype(np.int64))
 
 
 class _Gate:
@@ -59,13 +59,18 @@ class _Gate:
         acc = exact_matmul(x, self.wx.T) + self.bx
         return np.clip(multiply_d(acc, *self.qx), *INT16)
 
-    def step(self, x_part: Array, h: Array, c: Array) -> Array:
-        """Before the activation: input share plus recurrent share (plus peephole), saturated at every sum."""
+    def step(self, x_part: Array, h: Array, c: Array, separate: bool = False) -> Array:
+        """Before the activation: input share plus recurrent share (plus peephole), saturated at every sum.
+
+        ``separate`` saturates the recurrent share before the sum too, as TFLM does.
+        """
         acc = multiply_d(exact_matmul(h, self.wh.T) + self.bh, *self.qh)
+        if separate:
+            acc = np.clip(acc, *INT16)
         gate = np.clip(acc + x_part, *INT16)
         if self.peephole is not None:
             gate = np.clip(gate + multiply_d(c * self.peephole, *self.qc), *INT16)
-        return gate
+        return np.asarray(gate)
 
 
 def _power(call: Call, meta: Tensor) -> int:
@@ -84,8 +89,9 @@ def lstm(call: Call) -> Array:
         raise call.fail("an LSTM with layer normalisation inside is not supported")
     if not call.has(WEIGHTS):
         raise call.fail("an LSTM whose input gate is coupled to its forget gate is not supported")
-    if call.semantics.recurrent != "gemmlowp":
-        raise call.fail(f"{call.semantics.name} tabulates the activations inside an LSTM; not supported")
+    table = call.semantics.recurrent == "table"
+    if table and (call.has(PEEPHOLES + 2) or call.has(PROJECTION)):
+        raise call.fail(f"{call.semantics.name} has no LSTM with peepholes or a projection")
     major = bool(call.option("TimeMajor"))
     sequence = x[None] if x.ndim == 2 else x if major else x.transpose(1, 0, 2)  # (time, batch, features)
     steps, batch, _ = sequence.shape
@@ -106,21 +112,41 @@ def lstm(call: Call) -> Array:
     h = variable(call, OUTPUT_STATE, (batch, units)).astype(np.int64)
     c = variable(call, CELL_STATE, (batch, cells)).astype(np.int64)
     clip = _clip(call.option("CellClip", 0.0), float(cell_meta.scale), 2**15)
-    sigmoid, squash, squash_cell = logistic_table(), tanh_table(3), tanh_table(15 + power)
+    sigmoid, squash, squash_cell = _activations(power, table)
+    scale_f, scale_i = _products(power)
     made = np.empty(shape, dtype=np.int8)
     for t in range(steps):
-        admit = _look_up(sigmoid, gates[0].step(parts[0][t], h, c))
-        forget = _look_up(sigmoid, gates[1].step(parts[1][t], h, c))
-        fresh = _look_up(squash, gates[2].step(parts[2][t], h, c))
-        kept = rounding_shift(forget * c, 15)
-        c = np.clip(kept + rounding_shift(admit * fresh, 30 + power), *INT16)
+        admit = _look_up(sigmoid, gates[0].step(parts[0][t], h, c, table))
+        forget = _look_up(sigmoid, gates[1].step(parts[1][t], h, c, table))
+        fresh = _look_up(squash, gates[2].step(parts[2][t], h, c, table))
+        if table:  # TFLM multiplies by rule D, whose first rounding differs from one plain shift
+            kept = np.clip(multiply_d(forget * c, *scale_f), *INT16)
+            added = np.clip(multiply_d(admit * fresh, *scale_i), *INT16)
+        else:
+            kept, added = rounding_shift(forget * c, 15), rounding_shift(admit * fresh, 30 + power)
+        c = np.clip(kept + added, *INT16)
         if clip:
             c = np.clip(c, -clip, clip)
-        expose = _look_up(sigmoid, gates[3].step(parts[3][t], h, c))
+        expose = _look_up(sigmoid, gates[3].step(parts[3][t], h, c, table))
         h = output(expose * _look_up(squash_cell, c))
         made[t] = h
     call.state[state.index], call.state[cell_meta.index] = h.astype(np.int8), c.astype(np.int16)
     return made[0] if x.ndim == 2 else made if major else np.ascontiguousarray(made.transpose(1, 0, 2))
+
+
+def _activations(power: int, table: bool) -> tuple[Array, Array, Array]:
+    """Tables over all int16: gate sigmoid, gate tanh, tanh of the cell with scale ``2**power``."""
+    if not table:
+        return logistic_table(), tanh_table(3), tanh_table(15 + power)
+    x = np.arange(-(2**15), 2**15, dtype=np.int64)
+    shift = 12 + power
+    cell = tanh_int16(x, 3, -shift) if shift < 0 else tanh_int16(x, 0, shift)
+    return sigmoid_int16(x), tanh_int16(x), cell
+
+
+def _products(power: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Multipliers of TFLM's two products into the cell state."""
+    return quantize_multiplier(2.0**-15), quantize_multiplier(2.0 ** (-30 - power))
 
 
 def _clip(limit: float, scale: float, most: int) -> int:
@@ -135,8 +161,12 @@ class _Output:
         hidden_tensors = call.model.intermediates.get(call.op.index, ())
         hidden = call.model.tensors[hidden_tensors[4]] if len(hidden_tensors) > 4 else state
         self.hidden_zero, self.zero = hidden.zero, state.zero
-        scale = np.float32(2.0**-15 / float(hidden.scale) * 2.0**-15)
-        self.q = quantize_multiplier(float(scale))
+        if call.semantics.recurrent == "table":
+            hidden = state
+            self.hidden_zero, scale = state.zero, 2.0**-30 / float(state.scale)
+        else:
+            scale = float(np.float32(2.0**-15 / float(hidden.scale) * 2.0**-15))
+        self.q = quantize_multiplier(scale)
         self.weights: Array | None = None
         if projected:
             meta = call.meta(PROJECTION)
@@ -151,10 +181,10 @@ class _Output:
         zero = self.hidden_zero if self.weights is None else -self.hidden_zero
         hidden = np.clip(multiply_d(product, *self.q) + zero, -128, 127)
         if self.weights is None:
-            return hidden
+            return np.asarray(hidden)
         acc = multiply_d(exact_matmul(hidden, self.weights) + self.bias, *self.qp) + self.zero
         out = np.clip(acc, -128, 127)
-        return np.clip(out, -self.clip, self.clip) if self.clip else out
+        return np.asarray(np.clip(out, -self.clip, self.clip) if self.clip else out)
 
 
 def svdf(call: Call) -> Array:
@@ -179,7 +209,6 @@ def svdf(call: Call) -> Array:
         raise call.fail(f"rank {rank} does not divide {filters} filters")
     units = filters // rank
     shape = call.claim((batch, units), batch * filters * (x.shape[1] + memory))
-    # LiteRT forms both ratios in double precision, TFLM rounds each product to float32 first: see the docs page.
     one = quantize_multiplier(_ratio(call, call.meta(0), call.meta(1), state_meta))
     two = quantize_multiplier(_ratio(call, state_meta, call.meta(2), out))
     state = variable(call, 4, (batch, filters, memory)).astype(np.int64)
@@ -187,13 +216,16 @@ def svdf(call: Call) -> Array:
     limits = np.iinfo(state_meta.dtype)
     dots = exact_matmul(x.astype(np.int64) - call.meta(0).zero, feature.T.astype(np.int64))
     shift_in = state_meta.zero if kinds[3] == "int8" else 0
-    state[:, :, -1] = np.clip(multiply_d(dots, *one) + shift_in, limits.min, limits.max)
+    # The zero point is added after saturation, in the state's own type: the sum may wrap.
+    state[:, :, -1] = (np.clip(multiply_d(dots, *one), limits.min, limits.max) + shift_in).astype(state_meta.dtype)
     acc = ((state - shift_in) * time.astype(np.int64)[None]).sum(axis=2).reshape(batch, units, rank).sum(axis=2)
     if call.has(3):
         acc = acc + call.x(3).astype(np.int64)
     call.state[state_meta.index] = state.astype(state_meta.dtype)
     bounds = np.iinfo(out.dtype)
-    return np.clip(multiply_d(acc, *two) + out.zero, bounds.min, bounds.max).astype(out.dtype).reshape(shape)
+    return np.asarray(
+        np.clip(multiply_d(acc, *two) + out.zero, bounds.min, bounds.max).astype(out.dtype).reshape(shape)
+    )
 
 
 def _ratio(call: Call, a: Tensor, b: Tensor, c: Tensor) -> float:

@@ -57,7 +57,7 @@ def average_pool(call: Call) -> Array:
         acc += tap
     low, high = call.clamp(out)
     magnitude = (np.abs(acc) + count // 2) // count
-    return np.clip(np.where(acc > 0, magnitude, -magnitude), low, high).astype(x.dtype)
+    return np.asarray(np.clip(np.where(acc > 0, magnitude, -magnitude), low, high).astype(x.dtype))
 
 
 def max_pool(call: Call) -> Array:
@@ -77,7 +77,7 @@ def max_pool(call: Call) -> Array:
     if x.dtype == np.float32:
         return call.float_clamp(best)
     low, high = call.clamp(out)
-    return np.clip(best, low, high).astype(x.dtype)
+    return np.asarray(np.clip(best, low, high).astype(x.dtype))
 
 
 def axes_of(call: Call, x: Array) -> tuple[int, ...]:
@@ -133,7 +133,7 @@ def _mean_or_sum(call: Call, average: bool) -> Array:
         k = min(count.bit_length() - 1, 32, 31 + shift)
         q, shift = (q << k) // count, shift - k
     scaled = multiply_d(acc - count * meta.zero, q, shift) + out.zero
-    return np.clip(scaled, limits.min, limits.max).astype(x.dtype)
+    return np.asarray(np.clip(scaled, limits.min, limits.max).astype(x.dtype))
 
 
 def extreme(function: Any) -> Callable[[Call], Array]:

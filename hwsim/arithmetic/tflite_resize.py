@@ -107,4 +107,4 @@ def _nearest(call: Call, size: int, out: int) -> Array:
     at = (np.arange(out, dtype=np.float32) + offset) * scale
     nearest = np.floor(at + np.float32(0.5)) if align else np.floor(at)
     found = np.minimum(nearest.astype(np.int64), size - 1)
-    return np.maximum(found, 0) if call.option("HalfPixelCenters") else found
+    return np.asarray(np.maximum(found, 0) if call.option("HalfPixelCenters") else found)

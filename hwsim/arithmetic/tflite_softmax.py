@@ -23,7 +23,7 @@ def softmax(call: Call) -> Array:
     rows = x.reshape(-1, x.shape[-1])
     if x.dtype == np.float32:
         shifted = np.exp(((rows - rows.max(axis=1, keepdims=True)) * beta).astype(np.float64)).astype(np.float32)
-        return (shifted / _running_sum(shifted)).astype(np.float32).reshape(x.shape)
+        return np.asarray((shifted / _running_sum(shifted)).astype(np.float32).reshape(x.shape))
     if x.dtype not in (np.int8, np.uint8) or out.dtype not in (x.dtype, np.int16):
         raise call.refuse_types("int8", "uint8", "int8 to int16", "fp32")
     run = _fixed if call.semantics.softmax == "fixed" else _table
@@ -45,7 +45,7 @@ def _table(call: Call, rows: Array, beta: np.float32) -> Array:
     inverse = np.float32(1) / (_running_sum(weight) * out.scale)
     level = weight * inverse
     if out.dtype == np.uint8:  # this kernel truncates after adding a half and ignores the zero point
-        return np.clip(np.trunc(level + np.float32(0.5)), limits.min, limits.max)
+        return np.asarray(np.clip(np.trunc(level + np.float32(0.5)), limits.min, limits.max))
     return np.clip(round_half_away(level).astype(np.float64) + out.zero, limits.min, limits.max)
 
 
