@@ -132,7 +132,7 @@ def loaded_bytes(shape: Shape, window: Window) -> float:
     """Bytes of operands a cut reads from memory, windows that are read again counted again."""
     plan = shape.plan
     nm, nn = -(-plan.m // window.m), -(-plan.n // window.n)
-    nk = -(-plan.k // window.k)
+    nk = -(-plan.k // window.k) * (plan.taps if window.splits_taps(plan) else 1)
     a_times = nn if nk > 1 or (window.order == "nm" and nm > 1) else 1
     b_times = nm if nk > 1 or (window.order == "mn" and nn > 1) else 1
     total = 0.0
@@ -153,13 +153,13 @@ def estimate(
     assert kernel.multiply is not None
     plan = shape.plan
     groups = plan.groups * shape.repeat
-    nm, nn = -(-plan.m // window.m), -(-plan.n // window.n)
-    nk = -(-plan.k // window.k) * (plan.taps if window.k < plan.k else 1)
+    nm = -(-plan.m // window.m)
+    nk = -(-plan.k // window.k) * (plan.taps if window.splits_taps(plan) else 1)
     read = view.dram_read * constants["memory_efficiency"]
     write = view.dram_write * constants["memory_efficiency"]
     loads = loaded_bytes(shape, window) / read
+    loads += epilogue_bytes(kernel) / read
     out = shape.c_bytes / write if shape.c_level == "dram" else 0.0
-    out += epilogue_bytes(kernel) / write
     rate = kernel.multiply.rate / kernel.multiply.passes
     # Ragged windows pay their padding: folds are counted per window.
     tiles_n = (plan.n // window.n) * -(-window.n // view.cols) + -(-(plan.n % window.n) // view.cols)

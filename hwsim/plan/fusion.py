@@ -15,7 +15,6 @@ Rules, in file order of the layers (each is the closest single-kernel form the c
 from __future__ import annotations
 
 import math
-import math
 from dataclasses import dataclass, field
 
 from hwsim.network.graph import Layer, Network
@@ -74,9 +73,6 @@ def group_layers(net: Network) -> tuple[list[Group], dict[str, str]]:
     def only_reader(name: str, layer: Layer) -> bool:
         return name not in results and set(readers(name)) == {layer.id}
 
-    def count(name: str) -> int:
-        return math.prod(int(d) for d in net.tensors[name].shape)
-
     for layer in net.layers:
         op = OPS[layer.op]
         if layer.src and is_alias(layer):
@@ -93,8 +89,6 @@ def group_layers(net: Network) -> tuple[list[Group], dict[str, str]]:
                 joined = group.tensor
                 if not only_reader(joined, layer) or group.kind in ("move", "host"):
                     continue
-                if pointwise and count(joined) != count(layer.id):
-                    continue  # a broadcast would make the kernel's result larger than what it computed
                 if not pointwise and group.kind != "elementwise":
                     continue
                 if group.kind != "elementwise" and elements(layer.id) > elements(joined):

@@ -47,6 +47,7 @@ def lower_windows(
     lowering = _Lowering(builder, kernel, view, shape, window, costs)
     lowering.dispatch()
     lowering.loads()
+    lowering.extras()
     lowering.prologue()
     lowering.matrix()
     lowering.results()
@@ -85,7 +86,8 @@ class _Lowering:
         # Results that need packing are added up window by window, and hold up the next window until they have left.
         self.accumulates = window.piped and costs.touch > 0
         self.extra_bytes = epilogue_bytes(kernel)
-        self.stores = shape.c_level == "dram" or self.extra_bytes > 0
+        self.extra = 0  # the stage that loads what only the fused layers read
+        self.stores = shape.c_level == "dram"
         self.results_total = max(1, plan.groups * shape.repeat * plan.m * plan.n)
 
     def extents(self, extent: dict[str, int]) -> tuple[int, int, int]:
@@ -104,6 +106,7 @@ class _Lowering:
         """The kernel begins when the one before it has ended, and every step of a recurrence when its state is known."""
         steps = self.loops[: int("step" in self.names)]
         loads = (self.shape.b_level == "dram") + (self.shape.a_level == "dram")
+        loads += self.extra_bytes > 0
         results = loads + (self.window.piped and self.costs.prologue > 0) + 2
         self.builder.row(
             stage=0, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=2, buffers=0, axis=self.axes, depth=len(steps),
@@ -129,7 +132,7 @@ class _Lowering:
             free = not activation and self.kernel.products[0].b_weight
             for first, trips, extent in split_classes(self.loops[:depth]):
                 m, n, k = self.extents(extent)
-                halo = shape.halo_bytes(m)
+                halo = shape.halo_bytes(m) * k / plan.k
                 nbytes = max(1, round(n * k * share_b if column else m * k * share_a + halo))
                 lead = (0,) * column
                 self.builder.row(
@@ -139,6 +142,22 @@ class _Lowering:
                     cause=CAUSE["activation_fetch" if activation else "weight_fetch"], awaits=0 if free else 1,
                     format=self.format,
                 )  # fmt: skip
+
+    def extras(self) -> None:
+        """What only the fused layers read (a residual), a tile ahead of them."""
+        if not self.extra_bytes:
+            return
+        self.stage += 1
+        self.extra = self.stage
+        share = self.extra_bytes / self.results_total
+        for first, trips, extent in split_classes(self.loops[: self.outer]):
+            m, n, _ = self.extents(extent)
+            self.builder.row(
+                stage=self.stage, unit=UNIT["dma"], axis=self.axes, depth=self.outer, first=first, trips=trips,
+                op=OPERATION["copy"], extent=(m, n, 1), padded=(m, n, 1), bytes=(round(m * n * share),), refetch=(self.outer,),
+                source=(LEVEL["dram"],), target=(LEVEL["shared"],), buffers=self.view.buffers, dep=(0,),
+                cause=CAUSE["activation_fetch"], awaits=1, format=self.format,
+            )  # fmt: skip
 
     def prologue(self) -> None:
         """The first stationary window is decoded and pushed before the first fold; later ones hide behind products."""
@@ -214,25 +233,24 @@ class _Lowering:
             self.builder.row(
                 stage=self.stage, unit=UNIT["vector"], lanes=self.window.cores, axis=self.axes, depth=len(over), at_end=1,
                 first=first, trips=trips, extent=(m, n, 1), padded=(m, n, 1), op=OPERATION["alu"], ops=m * n if final else 0,
-                issued=round(m * n * per_result), dep=(self.stage - 1,), cause=CAUSE["vector_unit"],
+                issued=round(m * n * per_result), dep=(self.stage - 1, *([self.extra] if self.extra else [])), cause=CAUSE["vector_unit"],
                 buffers=self.view.buffers, bytes=(0, 0, m * n * self.view.accumulator_bytes), refetch=(0, 0, len(over)),
                 source=(0, 0, LEVEL["accumulator"]), target=(0, 0, LEVEL["shared"]), format=self.format,
             )  # fmt: skip
 
     def store(self) -> None:
-        """Results to memory, and what only the fused layers read (a residual) from it."""
+        """Results to memory."""
         if not self.stores:
             return
-        share_c = (self.shape.c_bytes if self.shape.c_level == "dram" else 0) / self.results_total
-        share_extra = self.extra_bytes / self.results_total
+        share = self.shape.c_bytes / self.results_total
         self.stage += 1
         for first, trips, extent in split_classes(self.loops[: self.outer]):
             m, n, _ = self.extents(extent)
             self.builder.row(
                 stage=self.stage, unit=UNIT["store"], axis=self.axes, depth=self.outer, at_end=1, first=first, trips=trips,
                 extent=(m, n, 1), padded=(m, n, 1), op=OPERATION["copy"],
-                bytes=(round(m * n * share_extra), 0, round(m * n * share_c)), refetch=(self.outer, 0, self.outer),
-                source=(LEVEL["dram"], 0, LEVEL["shared"]), target=(LEVEL["shared"], 0, LEVEL["dram"]),
+                bytes=(0, 0, round(m * n * share)), refetch=(0, 0, self.outer), source=(0, 0, LEVEL["shared"]),
+                target=(0, 0, LEVEL["dram"]),
                 dep=(self.stage - 1,), cause=CAUSE["store"], buffers=0, format=self.format,
             )  # fmt: skip
 
@@ -242,12 +260,11 @@ def _nest(shape: Shape, window: Window) -> list[Loop]:
     plan = shape.plan
     m = Loop.over("m", plan.m, window.m)
     n = Loop.over("n", plan.n, window.n)
-    split_taps = window.k < plan.k and plan.taps > 1
     return [
         Loop("step", shape.repeat),
         Loop.groups(plan),
         *((m, n) if window.order == "mn" else (n, m)),
-        *([Loop("tap", plan.taps)] if split_taps else []),
+        *([Loop("tap", plan.taps)] if window.splits_taps(plan) else []),
         Loop.over("k", plan.k, window.k),
     ]
 

@@ -30,6 +30,11 @@ class Window:
     cores: int = 1
     swap: bool = False
     piped: bool = True
+    one_tap: bool = False
+
+    def splits_taps(self, plan: FoldPlan) -> bool:
+        """Whether a window holds one kernel tap only: when K is cut, or one window of all taps would be too large."""
+        return plan.taps > 1 and (self.one_tap or self.k < plan.k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,8 @@ def window_bytes(shape: Shape, window: Window, view: SystolicView) -> tuple[int,
     """On-chip bytes of one window of A, B and C (C in accumulator words)."""
     plan = shape.plan
     part_m, part_n, part_k = window.m / plan.m, window.n / plan.n, window.k / plan.k
-    a = shape.a_bytes / plan.groups * part_m * part_k + shape.halo_bytes(window.m)
-    b = shape.b_bytes / plan.groups * part_n * part_k
+    a = shape.a_bytes / plan.groups * part_m * part_k + shape.halo_bytes(window.m) * part_k
+    b = shape.b_bytes / plan.groups * part_n * part_k / (plan.taps if window.splits_taps(plan) else 1)
     return math.ceil(a), math.ceil(b), window.m * window.n * view.accumulator_bytes
 
 
@@ -171,19 +176,17 @@ def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shap
     shape = shape_of(kernel, view, False)
     plan = shape.plan
     least = Window(min(plan.m, view.rows), min(plan.n, view.cols), min(plan.k, view.rows))
-    for m, n, k in _cuts(shape, view) or [_extents(_shrunk(shape, least, view))]:
-        out.append((shape, Window(m, n, k, "mn", view.cores)))
-        if m < plan.m and n < plan.n:
-            out.append((shape, Window(m, n, k, "nm", view.cores)))
+    cuts = [Window(m, n, k, "mn", view.cores) for m, n, k in _cuts(shape, view)]
+    for window in cuts or [replace(_shrunk(shape, least, view), cores=view.cores)]:
+        out.append((shape, window))
+        if window.m < plan.m and window.n < plan.n:
+            out.append((shape, replace(window, order="nm")))
     return out
-
-
-def _extents(window: Window) -> tuple[int, int, int]:
-    return window.m, window.n, window.k
 
 
 def _shrunk(shape: Shape, window: Window, view: SystolicView) -> Window:
     """Return ``window`` halved until it fits the on-chip memory; raise HwsimError when not even one fold of 8 rows does."""
+    plan = shape.plan
     while not fits(shape, window, view):
         if window.m > 8:
             window = replace(window, m=max(8, window.m // 2))
@@ -191,6 +194,8 @@ def _shrunk(shape: Shape, window: Window, view: SystolicView) -> Window:
             window = replace(window, n=max(view.cols, window.n // 2))
         elif window.k > view.rows:
             window = replace(window, k=max(view.rows, window.k // 2))
+        elif plan.taps > 1 and not window.one_tap:
+            window = replace(window, one_tap=True)
         elif window.m > 1:
             window = replace(window, m=1)
         else:
