@@ -1,0 +1,132 @@
+"""How true hwsim is, in one table.
+
+python studies/validation/run.py [--reference DIR]
+
+Runs the studies of TPU timing and of TPU v1's counters and replays the recorded SCALE-Sim runs; writes summary.csv and
+summary.md beside this file. Without the measured files (they state no licence, so they are not in the project) the rows
+that need them are left out, and one line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "studies" / "tpu_timing"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "studies" / "tpu_v1"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "scalesim"))
+
+import counters
+import reference_rows
+import test_scalesim_recorded_runs as scalesim
+import validate
+
+from hwsim.errors import HwsimError
+from hwsim.scalesim.engine import simulate_layer
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    what: str
+    against: str
+    rows: int
+    result: str
+    bar: str
+
+
+def scalesim_line() -> Line:
+    """Fields of the recorded SCALE-Sim 3.0 runs that hwsim reproduces."""
+    equal = total = 0
+    recorded = scalesim.recorded()
+    for row in recorded:
+        for name, value in scalesim.fields(simulate_layer(*scalesim.inputs(row))).items():
+            if row[name] != "":
+                total += 1
+                equal += float(row[name]) == value
+    share = f"{equal} of {total} fields equal"
+    return Line("SCALE-Sim drop-in", "SCALE-Sim 3.0.0, recorded runs", len(recorded), share, "all")
+
+
+def tpu_v1_line() -> Line:
+    """Cycle counters of six applications."""
+    apps, on = counters.measured(), counters.machine()
+    every = [e for a in apps for e in counters.errors(a, counters.counters(counters.plan_of(a), on))]
+    mean = sum(map(abs, every)) / len(every)
+    result = f"worst {counters.worst(every):.1f}, mean {mean:.1f} points of the cycles"
+    return Line("TPU v1, counters of six applications", "Jouppi et al. 2017", len(every), result, "8 points each")
+
+
+def tpu_v3_line(workloads: list[validate.Workload]) -> Line:
+    kinds = ("gemm", "conv")
+    number = sum(w.kind in kinds for w in workloads)
+    result = f"mean absolute error {validate.v3_mean_pct(workloads, kinds):.1f} %"
+    return Line("TPU v3, GEMM and convolution", "cycles of one core", number, result, "mean 12 %")
+
+
+def measured_lines(scores: list[validate.Score]) -> list[Line]:
+    """The rows that come from files outside the project."""
+
+    def one(kernels: str, model: str = "hwsim", rows: str = "held out") -> validate.Score:
+        return next(s for s in scores if (s.kernels, s.rows) == (kernels, rows) and s.model.startswith(model))
+
+    def text(s: validate.Score) -> str:
+        return f"median {s.median_pct:.1f}, mean {s.mean_pct:.1f}, p95 {s.p95_pct:.1f} %"
+
+    ours = one("matmul fp16")
+    out = [
+        Line("TPU v4, matrix products", "held-out kernel times", ours.n, text(ours), "median 5.5, mean 7.5, p95 20 %")
+    ]
+    for label in validate.CLASSES:
+        s = one(f"matmul, {label}")
+        out.append(Line(f"- {label}", "", s.n, f"median {s.median_pct:.1f} %", "median 8 %"))
+    for model in ("linear fit", "SCALE-Sim TPU", "roofline + 1 us"):
+        s = one("matmul fp16", model)
+        out.append(Line(f"- beside: {s.model}", "", s.n, text(s), ""))
+    for kernels, label, model, bar in (
+        ("add > 2e5 elements", "TPU v4, add above 2e5 elements", "hwsim", "median 12 %"),
+        ("layer norm", "TPU v4, layer norm", "hwsim", "median 12 %"),
+        ("HBM copy", "TPU v4, HBM copies", "DMA stage +", "median 10 %"),
+    ):
+        s = one(kernels, model)
+        out.append(Line(label, "held-out kernel times", s.n, text(s), bar))
+    for precision in ("bf16", "int8"):
+        s = one(f"TPU v6e matmul {precision}", "hwsim + ", "in sample, > 400 us")
+        against = "host times above 400 us, 140 us floor"
+        out.append(Line(f"TPU v6e, matrix products {precision}", against, s.n, text(s), "none (weak data)"))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="regenerate the table of how true hwsim is")
+    parser.add_argument("--reference", type=Path, default=reference_rows.DEFAULT)
+    directory = parser.parse_args().reference
+    table = [scalesim_line(), tpu_v1_line()]
+    note = ""
+    try:
+        scores, workloads = validate.run(directory)
+        table += [tpu_v3_line(workloads), *measured_lines(scores)]
+    except HwsimError as error:
+        note = str(error)
+        table.append(tpu_v3_line(validate.v3_workloads()))
+    with (HERE / "summary.csv").open("w", encoding="utf-8", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(Line.__dataclass_fields__)
+        out.writerows(astuple(line) for line in table)
+    head = "| what | against | rows | result | bar |\n|---|---|---|---|---|\n"
+    body = "".join(f"| {' | '.join(str(x) for x in astuple(line))} |\n" for line in table)
+    (HERE / "summary.md").write_text(head + body, encoding="utf-8")
+    print(head + body + (f"\nleft out: {note}" if note else ""))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except HwsimError as error:
+        sys.exit(str(error))
