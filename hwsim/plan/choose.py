@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.plan.plan import Plan
@@ -29,7 +30,10 @@ def lower_plan(plan: Plan, view: SystolicView, constants: Constants) -> Schedule
         key = _signature(kernel)
         known = seen.get(key)
         if known is None:
-            _lower(builder, kernel, view, constants)
+            try:
+                _lower(builder, kernel, view, constants)
+            except HwsimError as error:
+                raise HwsimError(f"kernel {kernel.name}: {error}") from None
         else:
             builder.repeat(known)
         number = builder.end_kernel(kernel.name, kernel.producers)
@@ -132,9 +136,9 @@ def loaded_bytes(shape: Shape, window: Window) -> float:
     """Bytes of operands a cut reads from memory, windows that are read again counted again."""
     plan = shape.plan
     nm, nn = -(-plan.m // window.m), -(-plan.n // window.n)
-    nk = -(-plan.k // window.k) * (plan.taps if window.splits_taps(plan) else 1)
+    nk = -(-plan.k // window.k)
     a_times = nn if nk > 1 or (window.order == "nm" and nm > 1) else 1
-    b_times = nm if nk > 1 or (window.order == "mn" and nn > 1) else 1
+    b_times = nm if nk > 1 or window.splits_taps(plan) or (window.order == "mn" and nn > 1) else 1
     total = 0.0
     if shape.a_level == "dram":
         total += (shape.a_bytes + shape.halo_bytes(window.m) * (nm - 1)) * a_times

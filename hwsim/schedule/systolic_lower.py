@@ -97,9 +97,7 @@ class _Lowering:
         return m, n, k
 
     def operand_depth(self, *changing: str) -> int:
-        """Loops down to the innermost one that changes an operand; all of them once K is cut."""
-        if any(x in ("tap", "k") for x in self.names):
-            return self.depth
+        """Loops down to the innermost one that changes an operand."""
         return max((i + 1 for i, x in enumerate(self.names) if x in changing), default=0)
 
     def dispatch(self) -> None:
@@ -120,8 +118,8 @@ class _Lowering:
         split_taps = plan.taps if self.inside_taps == 1 else 1
         share_b = shape.b_bytes / (plan.groups * plan.n * plan.k * split_taps)
         for column, level, depth in (
-            (1, shape.b_level, self.operand_depth("batch", "n")),
-            (0, shape.a_level, self.operand_depth("step", "batch", "m")),
+            (1, shape.b_level, self.operand_depth("batch", "n", "k", "tap")),
+            (0, shape.a_level, self.operand_depth("step", "batch", "m", "k")),
         ):
             if level != "dram":
                 continue
@@ -256,7 +254,7 @@ class _Lowering:
 
 
 def _nest(shape: Shape, window: Window) -> list[Loop]:
-    """The window loops, outermost first: repetition and groups, then m and n in order, taps and k innermost."""
+    """The window loops, outermost first: repetition and groups, then m and n in order, k and taps innermost."""
     plan = shape.plan
     m = Loop.over("m", plan.m, window.m)
     n = Loop.over("n", plan.n, window.n)
@@ -264,8 +262,8 @@ def _nest(shape: Shape, window: Window) -> list[Loop]:
         Loop("step", shape.repeat),
         Loop.groups(plan),
         *((m, n) if window.order == "mn" else (n, m)),
-        *([Loop("tap", plan.taps)] if window.splits_taps(plan) else []),
         Loop.over("k", plan.k, window.k),
+        *([Loop("tap", plan.taps)] if window.splits_taps(plan) else []),
     ]
 
 

@@ -185,16 +185,28 @@ def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shap
 
 
 def _shrunk(shape: Shape, window: Window, view: SystolicView) -> Window:
-    """Return ``window`` halved until it fits the on-chip memory; raise HwsimError when not even one fold of 8 rows does."""
+    """Return ``window`` cut until it fits the on-chip memory: each time the operand that takes most is halved.
+
+    Raises HwsimError when not even one fold of one row fits.
+    """
     plan = shape.plan
     while not fits(shape, window, view):
-        if window.m > 8:
+        a, b, c = window_bytes(shape, window, view)
+        a, b = (0 if shape.a_level == "shared" else a), (0 if shape.b_level == "shared" else b)
+        taps = plan.taps > 1 and not window.splits_taps(plan)
+        if b >= max(a, c) and taps:
+            window = replace(window, one_tap=True)
+        elif b >= max(a, c) and window.n > view.cols:
+            window = replace(window, n=max(view.cols, window.n // 2))
+        elif b >= max(a, c) and window.k > view.rows:
+            window = replace(window, k=max(view.rows, window.k // 2))
+        elif window.m > 8:
             window = replace(window, m=max(8, window.m // 2))
         elif window.n > view.cols:
             window = replace(window, n=max(view.cols, window.n // 2))
         elif window.k > view.rows:
             window = replace(window, k=max(view.rows, window.k // 2))
-        elif plan.taps > 1 and not window.one_tap:
+        elif taps:
             window = replace(window, one_tap=True)
         elif window.m > 1:
             window = replace(window, m=1)
