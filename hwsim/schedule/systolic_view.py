@@ -13,8 +13,9 @@ from hwsim.machine.sections import MemoryLevel
 # On-chip memories smaller than this per core hold the windows of one kernel; larger ones also keep tensors between
 # kernels (TPU v4's CMEM and v5e's VMEM do, TPU v2/v3's 16 MiB do not).
 KEEPS_BETWEEN_KERNELS_BYTES = 32 << 20
-# What one kernel may use of a large on-chip memory: the default limit XLA documents as --xla_tpu_scoped_vmem_limit_kib.
-SCOPED_BYTES = 16 << 20
+# A large on-chip memory is half for the windows of the running kernel, half for tensors kept between kernels; windows of
+# the edge that the constants state belong to this much of it.
+EDGE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class SystolicView:
     window_bytes: Mapping[str, int]
     buffers: int
     resident_bytes: int
+    window_scale: int
     activations_in_dram: bool
     fifo_tiles: int
     host_bytes: float
@@ -98,7 +100,9 @@ def systolic_view(acc: Accelerator) -> SystolicView:
     windows = {k: int(per_program(v[-1], v[-1].capacity_bytes)) if v else 0 for k, v in buffers_for.items()}
     shared_window = 0
     if inner is not None:
-        shared_window = int(min(per_program(inner, inner.capacity_bytes), SCOPED_BYTES * cores))
+        shared_window = int(per_program(inner, inner.capacity_bytes))
+        if shared_window / cores >= KEEPS_BETWEEN_KERNELS_BYTES:
+            shared_window //= 2
     activation_home = next((m for m in on_chip if "activations" in m.holds and m.kind != "fifo"), None)
     resident = 0
     if activation_home is not None:
@@ -145,6 +149,7 @@ def systolic_view(acc: Accelerator) -> SystolicView:
         window_bytes=windows,
         buffers=max(2, inner.buffers) if inner is not None else 2,
         resident_bytes=resident,
+        window_scale=max(1, math.isqrt(shared_window // cores // EDGE_BYTES)),
         activations_in_dram="activations" in dram.holds,
         fifo_tiles=fifo.buffers if fifo is not None else 0,
         host_bytes=acc.host.bandwidth_bytes_per_s / share * per_clock,

@@ -148,7 +148,7 @@ def fits(shape: Shape, window: Window, view: SystolicView) -> bool:
 def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shape, Window]]:
     """Return the cuts worth timing, as the machine's compiler has them.
 
-    With a window ``edge`` (TPUs) small products run in one window on one core, its units in series; products of more
+    With a window ``edge`` (TPUs; larger with the square root of the on-chip memory) small products run in one window on one core, its units in series; products of more
     than a quarter of the edge's cube, or too large for the chip, run in windows of at most that edge over all cores. A
     plain product may be computed transposed when its columns do not fill whole tiles. Without an edge (scratchpad
     arrays): for each width n the tallest window that fits, in both loop orders; K is cut only when nothing fits
@@ -166,9 +166,9 @@ def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shap
             if one and product.macs <= edge**3 / 4:
                 out.append((shape, whole))
                 continue
-            cut = _shrunk(
-                shape, Window(min(plan.m, edge), min(plan.n, edge), min(plan.k, edge), "mn", view.cores, swap), view
-            )
+            side = edge * view.window_scale
+            cut = Window(min(plan.m, side), min(plan.n, side), min(plan.k, side), "mn", view.cores, swap)
+            cut = _shrunk(shape, cut, view)
             out.append((shape, cut))
             if cut.m < plan.m and cut.n < plan.n and cut.k == plan.k:
                 out.append((shape, Window(cut.m, cut.n, cut.k, "nm", view.cores, swap)))
