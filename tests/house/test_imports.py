@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2] / "hwsim"
 # A room may import from rooms of a lower or the same number, readers never from each other.
 LEVEL = {
     "errors": 0, "formats": 0, "units": 0, "data": 0, "files": 0, "arithmetic": 2, "network": 1, "machine": 1, "schedule": 3, "timing": 4,
-    "energy": 4, "plan": 5, "result": 6, "simulation": 7, "api": 7, "report": 8, "scalesim": 2, "cli": 9, "__main__": 10,
+    "energy": 4, "plan": 5, "result": 6, "simulation": 7, "api": 7, "execution": 7, "report": 8, "scalesim": 2, "cli": 9, "__main__": 10,
 }  # fmt: skip
 # Dataclasses that lowering reads are defined by the planner; the planner asks timing for its choices.
 ALLOWED = {("schedule", "plan")}
