@@ -104,6 +104,8 @@ class Call:
             return low, high
 
         def quantised(value: float) -> int:
+            if self.semantics.clamp == "even":  # XNNPACK adds the zero point before it rounds
+                return int(np.rint(np.clip(np.float32(value) / tensor.scale + np.float32(tensor.zero), low, high)))
             level = float(round_half_away(np.float32(value) / np.asarray(tensor.scale)))
             return tensor.zero + int(min(max(level, -(2.0**31)), 2.0**31 - 1))
 

@@ -93,6 +93,8 @@ def bias_of(call: Call, position: int, channels: int) -> Array:
     if not call.has(position):
         return np.zeros(channels, dtype=np.int64)
     bias = call.x(position)
+    if call.x(0).dtype == np.int16 and bias.dtype != np.int64:
+        raise call.fail("16-bit activations with a 32-bit bias accumulate in other kernels, which are not modelled")
     if bias.dtype.kind != "i" or bias.size != channels:
         raise call.fail(f"a bias of {bias.size} values of {bias.dtype} for {channels} channels")
     return bias.reshape(-1).astype(np.int64)
@@ -200,6 +202,8 @@ def depthwise_conv_2d(call: Call) -> Array:
         return call.float_clamp((y + bias).astype(np.float32)).reshape(shape)
     wide = x.dtype == np.int16
     rule = "I64" if wide else call.semantics.convolution
+    if rule == "U" and x.dtype == np.uint8:
+        rule = "D"  # the legacy kernel's vectors round ties away from zero too
     weight, scales, values = _integer(call, channels, 3, rule)
     offset, bound = centred(x, call.meta(0).zero)
     zero = call.meta(0).zero - offset
@@ -208,7 +212,13 @@ def depthwise_conv_2d(call: Call) -> Array:
     dtype = np.dtype(np.float32 if reach <= EXACT32 else np.float64)
     acc = _depthwise(x, taps, h, v, zero, multiplier, dtype, offset)
     bias = bias_of(call, 2, channels) - zero * taps.sum(axis=(0, 1))
-    return finish(call, acc, bias, requantiser(call, rule, weight, scales), wide).reshape(shape)
+    made = finish(call, acc, bias, requantiser(call, rule, weight, scales), wide).reshape(shape)
+    rest = channels % 8
+    if rule == "U" and rest:  # vectors of 8 channels; the rest runs in scalar code, by rule D
+        tail = requantiser(call, "D", weight, scales)
+        every = finish(call, acc, bias, tail, wide).reshape(shape)
+        made[..., channels - rest :] = every[..., channels - rest :]
+    return made
 
 
 def _depthwise(
@@ -253,7 +263,9 @@ def fully_connected(call: Call) -> Array:
         bias = call.x(2) if call.has(2) else np.float32(0)
         return call.float_clamp((x.reshape(rows, depth) @ w.T + bias).astype(np.float32)).reshape(shape)
     wide = x.dtype == np.int16
-    rule = "I64" if wide else call.semantics.dense
+    rule = call.semantics.dense
+    if wide:  # LiteRT's kernels for 16-bit activations all requantise in float64; TFLM's in integers
+        rule = "I64" if call.semantics.name == "tflm" else "R64"
     weight, scales, values = _integer(call, units, 0, rule)
     offset, bound = centred(x, call.meta(0).zero)
     zero = call.meta(0).zero - offset
@@ -281,7 +293,7 @@ def transpose_conv(call: Call) -> Array:
     h, v = windows(call, shape[1], shape[2], w.shape[1], w.shape[2], dilated=False)
     if (h.out, v.out) != x.shape[1:3] or shape[0] != x.shape[0]:
         raise call.fail(f"output {shape} does not fit input {x.shape}")
-    weight, channels = call.meta(1), w.shape[0]
+    weight, channels, per_channel = call.meta(1), w.shape[0], x.dtype == np.int8
     scales = weight_scales(call, weight, channels, 0)
     values = w.astype(np.int64) - (weight.zero if scales.size == 1 else 0)
     data = x.astype(np.float64) - call.meta(2).zero
@@ -295,7 +307,12 @@ def transpose_conv(call: Call) -> Array:
     acc = acc[:, h.before : h.before + shape[1], v.before : v.before + shape[2]]
     bias = bias_of(call, 3, channels)
     scaled = Call(call.model, _front(call), call.semantics, call.values, call.state, call.budget)
-    return finish(call, acc, bias, requantiser(scaled, call.semantics.convolution, weight, scales), False)
+    made = finish(call, acc, bias, requantiser(scaled, call.semantics.convolution, weight, scales), False)
+    if call.semantics.convolution == "U":  # vectors of 8 channels (int8) or 16 values (uint8); the rest by rule D
+        tail = finish(call, acc, bias, requantiser(scaled, "D", weight, scales), False)
+        flat, rest = (channels, channels % 8) if per_channel else (made.size // len(made), made[0].size % 16)
+        made.reshape(-1, flat)[:, flat - rest :] = tail.reshape(-1, flat)[:, flat - rest :]
+    return made
 
 
 def _front(call: Call) -> TfOp:

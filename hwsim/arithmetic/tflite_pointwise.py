@@ -14,7 +14,9 @@ from hwsim.arithmetic.tflite_fixed import (
     BLOCK,
     Array,
     Requantize,
+    high_mul,
     multiply_d,
+    multiply_u,
     quantize_multiplier,
     round_half_away,
 )
@@ -63,18 +65,56 @@ def _sum(call: Call, sign: int) -> Array:
     ma, mb = call.meta(0), call.meta(1)
     low, high = call.clamp(out)
     y = np.empty(a.shape, dtype=out.dtype)
+    row, scalar = _row(call.x(0).shape, call.x(1).shape)
+    lanes = 16 if a.dtype == np.int8 and not scalar else 8
     if call.semantics.addition == "xnnpack":
         return _sum_xnnpack(call, sign, y, a, b, ma, mb, low, high)
     twice = 2.0 * max(float(ma.scale), float(mb.scale))
     qa, qb = quantize_multiplier(float(ma.scale) / twice), quantize_multiplier(float(mb.scale) / twice)
     qo = quantize_multiplier(twice / ((1 << 20) * float(out.scale)))
 
-    def block(u: Array, v: Array) -> Array:
-        left = multiply_d((u.astype(np.int64) - ma.zero) << 20, *qa)
-        right = multiply_d((v.astype(np.int64) - mb.zero) << 20, *qb)
+    def exact(x: Array, zero: int, pair: tuple[int, int]) -> Array:
+        return multiply_d((x.astype(np.int64) - zero) << 20, *pair)
+
+    def vector(x: Array, zero: int, pair: tuple[int, int]) -> Array:
+        """The optimised ADD drops bits after the product; rows of int8 shift once before it instead."""
+        value = x.astype(np.int64) - zero
+        if lanes == 16 and 20 + pair[1] >= 0:
+            return high_mul(value << (20 + pair[1]), pair[0] + np.zeros((), dtype=np.int64))
+        return high_mul(value << 20, pair[0] + np.zeros((), dtype=np.int64)) >> -pair[1]
+
+    def block(u: Array, v: Array, scale: Callable[..., Array] = exact) -> Array:
+        left, right = scale(u, ma.zero, qa), scale(v, mb.zero, qb)
         return np.asarray(np.clip(multiply_d(left + sign * right, *qo) + out.zero, low, high))
 
-    return _blocks(block, y, a, b)
+    if call.semantics.addition != "U" or sign < 0:
+        return _blocks(block, y, a, b)
+    body = row - row % lanes
+    rows_y, rows_a, rows_b = (m.reshape(-1, row) for m in (y, a, b))
+    if body:
+        made = np.empty((len(rows_y), body), dtype=y.dtype)
+        flat = [np.ascontiguousarray(m[:, :body]) for m in (rows_a, rows_b)]
+        rows_y[:, :body] = _blocks(lambda u, v: block(u, v, vector), made, *flat)
+    if body < row:
+        rows_y[:, body:] = block(rows_a[:, body:], rows_b[:, body:])
+    return y
+
+
+def _row(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, bool]:
+    """Elements the optimised ADD takes in one pass, and whether one operand is a single value there.
+
+    A pass is everything, or the innermost axes both share, or those along which one operand is repeated.
+    """
+    rank = max(len(a), len(b))
+    one, two = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
+    if one == two:
+        return max(1, math.prod(one)), False
+    row, scalar = 1, min(one[-1], two[-1]) == 1 != max(one[-1], two[-1])
+    for left, right in zip(reversed(one), reversed(two), strict=True):
+        if (min(left, right) != 1) if scalar else (left != right):
+            break
+        row *= max(left, right)
+    return max(1, row), scalar
 
 
 def _sum_xnnpack(
@@ -140,9 +180,17 @@ def quantize(call: Call) -> Array:
             x,
         )
     pair = quantize_multiplier(float(source.scale) / float(out.scale))
-    return _blocks(
-        lambda u: np.clip(multiply_d(u.astype(np.int64) - source.zero, *pair) + out.zero, limits.min, limits.max), y, x
-    )
+    # Outside XNNPACK's own conversions the optimised kernels take over, in vectors of 16 with a scalar rest.
+    vectors = call.semantics.rescale != "D" and x.dtype in EIGHT and out.dtype in EIGHT
+
+    def rescaled(multiply: Callable[..., Array]) -> Callable[[Array], Array]:
+        return lambda u: np.clip(multiply(u.astype(np.int64) - source.zero, *pair) + out.zero, limits.min, limits.max)
+
+    body = x.size - x.size % 16 if vectors else 0
+    flat, made = x.reshape(-1), y.reshape(-1)
+    _blocks(rescaled(multiply_u), made[:body], flat[:body])
+    _blocks(rescaled(multiply_d), made[body:], flat[body:])
+    return y
 
 
 def _from_float(call: Call, x: Array, low: int, high: int) -> Array:
@@ -174,7 +222,13 @@ def dequantize(call: Call) -> Array:
         return np.asarray(
             ((x - zeros.reshape(shape)).astype(np.float32) * meta.scales.reshape(shape)).astype(np.float32)
         )
-    return np.asarray((x.astype(np.int64) - meta.zero).astype(np.float32) * meta.scale)
+    made = (x.astype(np.int64) - meta.zero).astype(np.float32) * meta.scale
+    if call.semantics.name == "tflite-optimized" and x.dtype.name in ("int8", "uint8", "int16"):
+        # Vectors of 8 multiply first and subtract the scaled zero point, with one more rounding.
+        body = x.size - x.size % 8
+        offset = np.float32(-meta.zero * float(meta.scale))
+        made.reshape(-1)[:body] = x.reshape(-1)[:body].astype(np.float32) * meta.scale + offset
+    return np.asarray(made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +305,8 @@ def leaky_relu(call: Call) -> Array:
         return np.where(x > 0, x, x * alpha).astype(np.float32)
     if x.dtype not in EIGHT or out.dtype != x.dtype:
         raise call.refuse_types("int8", "uint8", "fp32")
+    if call.semantics.addition == "xnnpack":
+        return _leaky_xnnpack(call, x, alpha)
     slope = quantize_multiplier(float(np.float32(np.float32(meta.scale * alpha) / out.scale)))
     same = quantize_multiplier(float(np.float32(meta.scale / out.scale)))
     limits = np.iinfo(out.dtype)
@@ -261,6 +317,20 @@ def leaky_relu(call: Call) -> Array:
         return np.asarray(np.clip(scaled + out.zero, limits.min, limits.max))
 
     return _blocks(block, np.empty(x.shape, dtype=out.dtype), x)
+
+
+def _leaky_xnnpack(call: Call, x: Array, alpha: np.float32) -> Array:
+    """XNNPACK's LEAKY_RELU: multipliers with 8 fraction bits."""
+    out, meta, limits = call.out(), call.meta(0), np.iinfo(x.dtype)
+    ratio = np.float32(meta.scale / out.scale)
+    up, down = int(np.rint(np.float32(256) * ratio)), int(np.rint(np.float32(256) * np.float32(ratio * alpha)))
+
+    def block(u: Array) -> Array:
+        value = u.astype(np.int64) - meta.zero
+        scaled = (value * np.where(value >= 0, up, down) + 128) >> 8
+        return np.asarray(np.clip(scaled + out.zero, limits.min, limits.max))
+
+    return _blocks(block, np.empty(x.shape, dtype=x.dtype), x)
 
 
 def extremum(function: Any) -> Callable[[Call], Array]:

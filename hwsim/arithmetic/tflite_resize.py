@@ -56,6 +56,8 @@ def resize_bilinear(call: Call) -> Array:
         "float32",
     ):
         raise call.refuse_types("int8, uint8, int16 of one scale in and out", "fp32")
+    if call.semantics.resize == "xnnpack" and x.dtype.name in ("int8", "uint8"):
+        return _resize_xnnpack(call, x, height, width)
     if x.dtype.name in ("int8", "int16"):
         return _resize_integer(call, x, height, width)
     fy, y0, y1 = _float_axis(call, x.shape[1], height)
@@ -89,6 +91,32 @@ def _resize_integer(call: Call, x: Array, height: int, width: int) -> Array:
         acc = upper * (1024 - fy[i]) + lower * fy[i]
         magnitude = (np.abs(acc) + (1 << 19)) >> 20
         out[:, i] = np.where(acc > 0, magnitude, -magnitude)
+    return out
+
+
+def _xnnpack_axis(call: Call, size: int, out: int) -> tuple[Array, Array, Array]:
+    """XNNPACK's coordinates: float32, clamped to the image, the fraction rounded to 11 bits."""
+    align = bool(call.option("AlignCorners")) and out != 1
+    scale = np.float32(size - align) / np.float32(out - align)
+    at = np.arange(out, dtype=np.float32) * scale
+    if call.option("HalfPixelCenters"):
+        at = np.maximum(at + (np.float32(0.5) * scale - np.float32(0.5)), np.float32(0))
+    at = np.minimum(at, np.float32(size - 1))
+    low = at.astype(np.int64)
+    fraction = np.rint((at - low.astype(np.float32)) * np.float32(2048)).astype(np.int64)
+    return fraction, low, np.minimum(low + 1, size - 1)
+
+
+def _resize_xnnpack(call: Call, x: Array, height: int, width: int) -> Array:
+    fy, y0, y1 = _xnnpack_axis(call, x.shape[1], height)
+    fx, x0, x1 = _xnnpack_axis(call, x.shape[2], width)
+    fx = fx[:, None]
+    out = np.empty((x.shape[0], height, width, x.shape[3]), dtype=x.dtype)
+    for i in range(height):
+        top, bottom = x[:, y0[i]].astype(np.int64), x[:, y1[i]].astype(np.int64)
+        upper = (top[:, x0] << 11) + (top[:, x1] - top[:, x0]) * fx
+        lower = (bottom[:, x0] << 11) + (bottom[:, x1] - bottom[:, x0]) * fx
+        out[:, i] = ((upper << 11) + (lower - upper) * fy[i] + (1 << 21)) >> 22
     return out
 
 

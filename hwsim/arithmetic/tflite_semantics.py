@@ -19,22 +19,23 @@ class Semantics:
     convolution: str  # CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV: D, U or F
     dense: str  # FULLY_CONNECTED: R64, U, F or D
     product: str  # MUL: D or F
-    addition: str  # ADD, SUB: "D" (left shift of 20) or "xnnpack"
-    rescale: str  # QUANTIZE between integers: "D" or "xnnpack"
+    addition: str  # ADD, SUB: "D" (left shift of 20), "U" (the same in vectors) or "xnnpack"
+    rescale: str  # QUANTIZE between integers: "D", "U" (in vectors of 16, D for the rest) or "xnnpack"
     mean: str  # MEAN: "D", "U" over height and width, or "F"
     softmax: str  # "fixed" (gemmlowp) or "table" (float32 exp)
     quantise: str  # QUANTIZE from float: ties "away" or to "even"
-    resize: str  # RESIZE_BILINEAR of uint8: "reference", "optimized" or "xnnpack"
+    resize: str  # RESIZE_BILINEAR: "reference", "optimized" or "xnnpack"
+    clamp: str  # bounds of a fused activation: ties "away" or to "even"
     recurrent: str  # activations inside LSTM: "gemmlowp" or "table"
 
 
 SEMANTICS: dict[str, Semantics] = {
     s.name: s
     for s in (
-        Semantics("tflite-reference", "D", "R64", "D", "D", "D", "D", "fixed", "away", "reference", "gemmlowp"),
-        Semantics("tflite-optimized", "U", "U", "D", "D", "D", "U", "table", "even", "optimized", "gemmlowp"),
-        Semantics("xnnpack", "F", "F", "F", "xnnpack", "xnnpack", "F", "table", "even", "xnnpack", "gemmlowp"),
-        Semantics("tflm", "D", "D", "D", "D", "D", "D", "fixed", "away", "reference", "table"),
+        Semantics("tflite-reference", "D", "R64", "D", "D", "D", "D", "fixed", "away", "reference", "away", "gemmlowp"),
+        Semantics("tflite-optimized", "U", "U", "D", "U", "U", "U", "table", "even", "optimized", "away", "gemmlowp"),
+        Semantics("xnnpack", "F", "F", "F", "xnnpack", "xnnpack", "F", "table", "even", "xnnpack", "even", "gemmlowp"),
+        Semantics("tflm", "D", "D", "D", "D", "D", "D", "fixed", "away", "reference", "away", "table"),
     )
 }
 
