@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hwsim.arithmetic.formats import convert, decode, encode
     from hwsim.arithmetic.fused import fused_dot, sparse_dot
-    from hwsim.arithmetic.gemm import gemm
+    from hwsim.arithmetic.product import gemm
     from hwsim.arithmetic.sparsity import compress, decompress, permute_columns, prune
 
 _HOME = {
@@ -17,7 +17,7 @@ _HOME = {
     "decompress": "sparsity",
     "encode": "formats",
     "fused_dot": "fused",
-    "gemm": "gemm",
+    "gemm": "product",
     "permute_columns": "sparsity",
     "prune": "sparsity",
     "sparse_dot": "fused",

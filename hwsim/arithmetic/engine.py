@@ -29,6 +29,11 @@ class Operand(NamedTuple):
     value: Floats
     exponent: Ints
 
+    def times(self, other: Operand) -> Operand:
+        """Element-wise product, exponents added, not renormalised."""
+        with np.errstate(invalid="ignore"):
+            return Operand(self.value * other.value, self.exponent + other.exponent)
+
 
 def operand(bits: npt.NDArray[Any], fmt: str) -> Operand:
     """Decode bit patterns for `add_block`."""
@@ -78,7 +83,7 @@ def round_sum(value: Floats, rule: Rule) -> Floats:
     units = np.ldexp(value, -quantum)
     rounded = np.ldexp(np.rint(units) if rule.rounding == "rne" else np.trunc(units), quantum)
     beyond = np.abs(rounded) >= 2.0 ** (out.bias + 1)
-    return np.where(beyond, np.copysign(np.inf, rounded), rounded + 0.0)
+    return np.asarray(np.where(beyond, np.copysign(np.inf, rounded), rounded + 0.0))
 
 
 def add_to_nearest(x: Floats, y: Floats, fmt: str) -> Floats:

@@ -90,7 +90,7 @@ def decode(bits: Bits, fmt: str | Format) -> npt.NDArray[Any]:
     if f.kind != "float":
         return decode_integer(bits, f)
     if f.width <= 16:
-        return _table(f.name)[np.asarray(bits).astype(np.intp) & ((1 << max(f.width, 8)) - 1)]
+        return np.asarray(_table(f.name)[np.asarray(bits).astype(np.intp) & ((1 << max(f.width, 8)) - 1)])
     return _join(split(bits, f))
 
 
@@ -212,7 +212,7 @@ def _bit_length(significand: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Bits of non-negative integers below 2^63; frexp of a float64 is one too many where the cast rounds up."""
     estimate = np.frexp(significand.astype(np.float64))[1].astype(np.int64)
     too_many = (estimate > 0) & (significand >> np.clip(estimate - 1, 0, 62) == 0)
-    return estimate - too_many
+    return np.asarray(estimate - too_many, np.int64)
 
 
 def _join(parts: Parts) -> npt.NDArray[np.float64]:

@@ -45,7 +45,10 @@ def fused_dot(
     """
     formats = _pair(input)
     scale = _scale_format(input, instruction, scale_a, scale_b)
-    rule, shape = find_rule(profile, formats, _output(output), instruction, scale)
+    depth = (_columns(a) or 0) * (8 if formats[0] == "b1" else 1)
+    per_scale = _columns(scale_a)
+    block = depth / per_scale if per_scale else None
+    rule, shape = find_rule(profile, formats, _output(output), instruction, scale, depth=depth, block=block)
     if saturate and rule.rule != "integer":
         raise HwsimError(f"saturate clamps int32 sums; {formats[0]} to {rule.output} has no such option")
     signed = any(isinstance(x, np.ndarray) and x.dtype.kind == "i" for x in (a, b, c))
@@ -60,7 +63,6 @@ def fused_dot(
     C = np.zeros(len(A), bits_dtype(c_name)) if c is None else _operand_bits(c, c_name, "c")
     if C.shape != A.shape[:1]:
         raise HwsimError(f"fused_dot: c {C.shape} for a {A.shape}, expected ({len(A)},)")
-    depth = A.shape[1] * (8 if rule.rule == "binary" else 1)
     most = int(shape.rpartition("k")[2]) if shape else max(rule.depths)
     if depth > most or (rule.rule == "fp16-pairs" and depth != most):
         word = "exactly" if rule.rule == "fp16-pairs" else "at most"
@@ -187,22 +189,25 @@ def scaled_dot(
     running = operand(c, c_format).value
     depth = x.value.shape[-1]
     if rule.rule == "fused":
-        each_a = [np.repeat(part, depth // part.shape[-1], axis=-1) for part in by_a]
-        each_b = [np.repeat(part, depth // part.shape[-1], axis=-1) for part in by_b]
-        x = Operand(x.value * each_a[0], x.exponent + each_a[1])
-        y = Operand(y.value * each_b[0], y.exponent + each_b[1])
+        x = Operand(*(_spread(p, depth) for p in by_a)).times(x)
+        y = Operand(*(_spread(p, depth) for p in by_b)).times(y)
         return chain(x, y, running, c_format, rule)
     groups = depth // 16
     exact = (
         (x.value * y.value).reshape(*np.broadcast_shapes(x.value.shape, y.value.shape)[:-1], groups, 16).sum(axis=-1)
     )
-    part_a = [np.repeat(part, groups // part.shape[-1], axis=-1) for part in by_a]
-    part_b = [np.repeat(part, groups // part.shape[-1], axis=-1) for part in by_b]
+    part_a = [_spread(part, groups) for part in by_a]
+    part_b = [_spread(part, groups) for part in by_b]
     with np.errstate(invalid="ignore"):
         term = exact * part_a[0] * part_b[0]
         exponent = np.where(zero_group(x, y, groups, part_a[0] * part_b[0]), rule.e_zero, part_a[1] + part_b[1])
         special = ~(np.isfinite(term).all(axis=-1) & np.isfinite(running))
         return np.where(special, term.sum(axis=-1) + running, add_terms(term, exponent, running, c_format, rule))
+
+
+def _spread(part: Any, size: int) -> Any:
+    """Each scale as many times as it has elements (or groups)."""
+    return np.repeat(part, size // part.shape[-1], axis=-1)
 
 
 def zero_group(x: Operand, y: Operand, groups: int, scale: Any) -> Any:
@@ -266,6 +271,12 @@ def _operation(instruction: str | None, rule: Rule) -> str:
                 raise HwsimError(f"{rule.instruction} of {rule.arch}: binary {asked} does not exist, {offered[0]} does")
             return asked
     return offered[0]
+
+
+def _columns(given: Any) -> int | None:
+    """Elements per row of a matrix, None for anything else."""
+    shape = np.shape(given)
+    return int(shape[1]) if len(shape) == 2 else None
 
 
 def _operand_bits(given: npt.ArrayLike, fmt: str, name: str) -> Bits:

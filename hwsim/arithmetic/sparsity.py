@@ -70,7 +70,8 @@ def prune(weights: npt.ArrayLike, *, fmt: str = "fp16", method: str = "magnitude
         order = np.argsort(-size, axis=-1, kind="stable")
         kept = np.zeros(size.shape, bool)
         np.put_along_axis(kept, order[..., : p.keep // p.unit], True, axis=-1)
-        return np.repeat(kept, p.unit, axis=-1).reshape(w.shape)
+        mask: npt.NDArray[np.bool_] = np.repeat(kept, p.unit, axis=-1).reshape(w.shape)
+        return mask
     if method == "tile":
         if p.group != 4 or w.ndim != 2 or w.shape[0] % 4:
             raise HwsimError(
@@ -80,7 +81,7 @@ def prune(weights: npt.ArrayLike, *, fmt: str = "fp16", method: str = "magnitude
         finite = np.where(np.isinf(tiles), np.finfo(np.float64).max / 32, tiles)
         best = np.argmax(finite @ _tile_patterns().T.astype(np.float64), axis=1)
         kept = _tile_patterns()[best].reshape(w.shape[0] // 4, w.shape[1] // 4, 4, 4).swapaxes(1, 2)
-        return kept.reshape(w.shape)
+        return np.asarray(kept.reshape(w.shape), bool)
     raise HwsimError(f"prune method {method!r}: expected magnitude or tile")
 
 
@@ -171,13 +172,13 @@ def selected(metadata: npt.ArrayLike, *, fmt: str, ordered: bool = False) -> npt
     if p.group == 2:
         valid &= np.isin(nibbles, list(_TF32))
         _check_nibbles(nibbles, valid, fmt)
-        return base + (nibbles == 0b1110)
+        return np.asarray(base + (nibbles == 0b1110), np.int64)
     if ordered:
         valid &= low < high
     _check_nibbles(nibbles, valid, fmt)
     first = base[:, None] + np.stack([low, high], axis=-1) * p.unit
     every = first[..., None] + np.arange(p.unit)
-    return every.reshape(*nibbles.shape[:-1], -1)
+    return np.asarray(every.reshape(*nibbles.shape[:-1], -1), np.int64)
 
 
 def pack_metadata(metadata: npt.ArrayLike) -> npt.NDArray[np.uint32]:
@@ -209,7 +210,7 @@ def complies(values: Array, *, fmt: str) -> bool:
 def _nonzero(values: Array, fmt: str) -> npt.NDArray[np.bool_]:
     f = get_format(fmt)
     if values.dtype.kind == "u" and f.kind == "float" and f.signed:  # bits: all but the sign
-        return (values & values.dtype.type((1 << (f.width - 1)) - 1)) != 0
+        return np.asarray((values & values.dtype.type((1 << (f.width - 1)) - 1)) != 0)
     return np.asarray(values != 0)
 
 
@@ -219,7 +220,7 @@ def _whole_groups(values: Array, p: Pattern) -> None:
 
 
 def _scores(w: Array, p: Pattern) -> Array:
-    return w.reshape(*w.shape[:-1], -1, p.units, p.unit).sum(axis=-1)
+    return np.asarray(w.reshape(*w.shape[:-1], -1, p.units, p.unit).sum(axis=-1))
 
 
 def _nibbles(index: npt.NDArray[np.intp], p: Pattern) -> npt.NDArray[np.uint8]:
@@ -260,7 +261,7 @@ def _climb(w: Array, order: npt.NDArray[np.intp], p: Pattern, budget: int) -> tu
         usable = np.nan_to_num(gain, nan=0.0)
         if groups < 2 or usable.max() <= 1e-9:
             break
-        g, h = np.unravel_index(int(usable.argmax()), usable.shape)
+        g, h = divmod(int(usable.argmax()), groups)
         i, j = swap[g, h]
         order[[i, j]] = order[[j, i]]
         for changed in (g, h):
