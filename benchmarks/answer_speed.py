@@ -55,7 +55,10 @@ def main() -> None:
         seconds = best(lambda net=net, acc=acc, options=options: hwsim.simulate(net, acc, **options).latency_s)
         limit = f" (bar {bar * 1e3:.0f} ms)" if bar else ""
         print(f"warm simulate({network}, {target}): {seconds * 1e3:.1f} ms CPU{limit}")
-    null = ["-c", "import os, sys; sys.stdout = open(os.devnull, 'w'); from hwsim.cli import main; sys.exit(main(sys.argv[1:]))"]
+    null = [
+        "-c",
+        "import os, sys; sys.stdout = open(os.devnull, 'w'); from hwsim.cli import main; sys.exit(main(sys.argv[1:]))",
+    ]
     command = ["run", "resnet50", "--on", "tpu-v3", "--batch", "8"]
     cpu, mib = child(*null, *command)
     base_cpu, base_mib = child("-c", "import numpy")

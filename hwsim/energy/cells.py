@@ -12,7 +12,8 @@ ADDERS = ("int32", "fp16", "fp32", "fp64")
 # Formats the table has no multiplier for, and the one whose multiplier does the same work.
 _LIKE = {
     "e3m2": "e5m2", "e4m3fnuz": "e4m3", "e5m2fnuz": "e5m2", "e2m3": "e4m3", "ue8m0": "e5m2", "ue4m3": "e4m3",
-    "int64": "int32", "int2": "int4", "int1": "int4", "bool": "int4", "uint1": "int4", "uint64": "int32", "uint32": "int32", "uint16": "int16", "uint8": "int8", "uint4": "int4", "uint2": "int4",
+    "int64": "int32", "int2": "int4", "int1": "int4", "bool": "int4", "uint1": "int4", "uint64": "int32",
+    "uint32": "int32", "uint16": "int16", "uint8": "int8", "uint4": "int4", "uint2": "int4",
 }  # fmt: skip
 
 

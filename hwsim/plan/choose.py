@@ -46,7 +46,8 @@ def _signature(kernel: Kernel) -> tuple[object, ...]:
     return (
         kernel.kind, kernel.products, kernel.multiply, kernel.alu, kernel.special, kernel.passes, kernel.weight_bytes,
         tuple((o.elements, o.bytes, o.format, o.level) for o in kernel.inputs),
-        tuple((o.elements, o.bytes, o.format, o.level) for o in kernel.outputs), kernel.op == "conv",
+        tuple((o.elements, o.bytes, o.format, o.level) for o in kernel.outputs), kernel.op == "conv", kernel.rows,
+        kernel.mask_bytes, kernel.weights and (kernel.weights.elements, kernel.weights.format, kernel.weights.level),
     )  # fmt: skip
 
 
@@ -117,7 +118,20 @@ def lane_costs(kernel: Kernel, view: SystolicView, constants: Constants) -> Lane
         prologue=constants["prologue_cycles"] if software else 0.0,
         touch=constants["epilogue_cycles"] if software else 0.0,
         fused=_arithmetic(kernel, view, constants),
+        convert_a=_widening(
+            kernel.inputs[0].format, kernel.multiply is not None and kernel.multiply.convert_a, constants
+        ),
+        convert_b=_widening(
+            kernel.weights.format if kernel.weights and kernel.products[0].b_weight else kernel.inputs[-1].format,
+            kernel.multiply is not None and kernel.multiply.convert_b,
+            constants,
+        ),
     )
+
+
+def _widening(stored: str, wanted: bool, constants: Constants) -> float:
+    """Lane operations per element to widen integers to what the arrays multiply (floats are cut on their way in)."""
+    return constants["native_decode_cycles"] if wanted and FORMATS[stored].kind in ("int", "uint") else 0.0
 
 
 def decode_operations(operand: Operand, constants: Constants) -> float:

@@ -47,16 +47,20 @@ def group_layers(net: Network) -> tuple[list[Group], dict[str, str]]:
     groups: list[Group] = []
     results = set(net.output_names)
 
-    def readers(name: str) -> list[str]:
+    readers_of: dict[str, set[str]] = {}
+
+    def readers(name: str) -> set[str]:
         """Layers reading ``name``, looking through views."""
-        found: list[str] = []
-        stack = [name]
-        while stack:
-            for reader in consumers[stack.pop()]:
-                if is_alias(net.by_id[reader]):
-                    stack.append(reader)
-                else:
-                    found.append(reader)
+        found = readers_of.get(name)
+        if found is None:
+            found = readers_of[name] = set()
+            stack = [name]
+            while stack:
+                for reader in consumers[stack.pop()]:
+                    if is_alias(net.by_id[reader]):
+                        stack.append(reader)
+                    else:
+                        found.add(reader)
         return found
 
     alias_cache: dict[str, bool] = {}
@@ -71,7 +75,7 @@ def group_layers(net: Network) -> tuple[list[Group], dict[str, str]]:
         return math.prod(int(d) for d in net.tensors[name].shape)
 
     def only_reader(name: str, layer: Layer) -> bool:
-        return name not in results and set(readers(name)) == {layer.id}
+        return name not in results and readers(name) == {layer.id}
 
     for layer in net.layers:
         op = OPS[layer.op]
@@ -137,13 +141,13 @@ def _next_to_product(layer: Layer, net: Network) -> bool:
         name = net.by_id[name].src[0]
     if name in net.by_id and OPS[net.by_id[name].op].kind == "contract":
         return True
-    stack, seen = list(net.consumers[layer.id]), 0
+    stack, seen = list(net.consumers[layer.id]), set[str]()
     while stack:
         reader = net.by_id[stack.pop()]
         kind = OPS[reader.op].kind
         if kind == "view" or reader.op in POINTWISE:
-            stack += net.consumers[reader.id]
+            stack += [r for r in net.consumers[reader.id] if r not in seen]
         elif kind != "contract":
             return False
-        seen += 1
-    return seen > 0
+        seen.add(reader.id)
+    return bool(seen)

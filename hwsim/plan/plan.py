@@ -153,8 +153,7 @@ def _slices(net: Network, root: dict[str, str]) -> dict[tuple[str, str], int]:
 
 def _read_elements(net: Network, group: Group, name: str, slices: dict[tuple[str, str], int]) -> int:
     whole = _elements(net, name)
-    ids = {la.id for la in group.layers}
-    parts = [slices[key] for key in slices if key[1] == name and key[0] in ids]
+    parts = [slices[key] for la in group.layers if (key := (la.id, name)) in slices]
     return min(whole, sum(parts)) if parts else whole
 
 

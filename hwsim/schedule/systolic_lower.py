@@ -31,12 +31,15 @@ class LaneCosts:
     """Vector work of a kernel, in lane operations: of all fused layers together, and what software formats cost.
 
     ``prologue`` is per element of the first stationary window of a pipelined kernel, ``touch`` per result popped,
-    ``copy`` per result moved between windows of a pipelined kernel.
+    ``copy`` per result moved between windows of a pipelined kernel; ``convert_a``/``convert_b`` per element of an operand
+    that is widened before the arrays take it.
     """
 
     prologue: float = 0.0
     touch: float = 0.0
     copy: float = 0.0
+    convert_a: float = 0.0
+    convert_b: float = 0.0
     fused: float = 0.0
 
 
@@ -104,7 +107,7 @@ class _Lowering:
         """The kernel begins when the one before it has ended, and every step of a recurrence when its state is known."""
         steps = self.loops[: int("step" in self.names)]
         loads = (self.shape.b_level == "dram") + (self.shape.a_level == "dram")
-        loads += self.extra_bytes > 0
+        loads += (self.extra_bytes > 0) + (self.costs.convert_a > 0) + (self.costs.convert_b > 0)
         results = loads + (self.window.piped and self.costs.prologue > 0) + 2
         self.builder.row(
             stage=0, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=2, buffers=0, axis=self.axes, depth=len(steps),
@@ -122,6 +125,7 @@ class _Lowering:
             (0, shape.a_level, self.operand_depth("step", "batch", "m", "k")),
         ):
             if level != "dram":
+                self.convert(column, depth, 0)
                 continue
             self.stage += 1
             self.feeds.append(self.stage)
@@ -140,6 +144,27 @@ class _Lowering:
                     cause=CAUSE["activation_fetch" if activation else "weight_fetch"], awaits=0 if free else 1,
                     format=self.format,
                 )  # fmt: skip
+            self.convert(column, depth, self.stage)
+
+    def convert(self, column: int, depth: int, loaded: int) -> None:
+        """Widening of an operand the arrays do not take as stored, window by window on the vector unit."""
+        weights = (column == 1) != self.window.swap
+        cost = self.costs.convert_b if weights else self.costs.convert_a
+        if not cost:
+            return
+        self.stage += 1
+        if loaded:
+            self.feeds.pop()  # the arrays wait for the widened window instead
+        self.feeds.append(self.stage)
+        for first, trips, extent in split_classes(self.loops[:depth]):
+            m, n, k = self.extents(extent)
+            elements = (n if column else m) * k * (self.inside_taps if column else 1)
+            self.builder.row(
+                stage=self.stage, unit=UNIT["convert"], lanes=self.window.cores, axis=self.axes, depth=depth, first=first,
+                trips=trips, extent=(m, n, k), padded=(m, n, k), op=OPERATION["convert"], ops=elements,
+                issued=round(elements * cost), dep=(loaded,), cause=CAUSE["conversion"], buffers=self.view.buffers,
+                awaits=1, source=(LEVEL["shared"],), target=(LEVEL["shared"],), format=self.format,
+            )  # fmt: skip
 
     def extras(self) -> None:
         """What only the fused layers read (a residual), a tile ahead of them."""
@@ -221,6 +246,7 @@ class _Lowering:
             over = [*over, *(Loop(x.axis, x.count, 0, 1) for x in self.loops[self.outer :])]
             ends = [x.axis for x in self.loops[self.outer :]]
         each = costs.touch + costs.copy if self.accumulates else costs.touch
+        waits = (self.stage, self.extra) if self.extra else (self.stage,)
         self.stage += 1
         for first, trips, extent in split_classes(over):
             m, n, _ = self.extents({k: v for k, v in extent.items() if k not in ends})
@@ -231,7 +257,7 @@ class _Lowering:
             self.builder.row(
                 stage=self.stage, unit=UNIT["vector"], lanes=self.window.cores, axis=self.axes, depth=len(over), at_end=1,
                 first=first, trips=trips, extent=(m, n, 1), padded=(m, n, 1), op=OPERATION["alu"], ops=m * n if final else 0,
-                issued=round(m * n * per_result), dep=(self.stage - 1, *([self.extra] if self.extra else [])), cause=CAUSE["vector_unit"],
+                issued=round(m * n * per_result), dep=waits, cause=CAUSE["vector_unit"],
                 buffers=self.view.buffers, bytes=(0, 0, m * n * self.view.accumulator_bytes), refetch=(0, 0, len(over)),
                 source=(0, 0, LEVEL["accumulator"]), target=(0, 0, LEVEL["shared"]), format=self.format,
             )  # fmt: skip

@@ -148,11 +148,12 @@ def fits(shape: Shape, window: Window, view: SystolicView) -> bool:
 def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shape, Window]]:
     """Return the cuts worth timing, as the machine's compiler has them.
 
-    With a window ``edge`` (TPUs; larger with the square root of the on-chip memory) small products run in one window on one core, its units in series; products of more
-    than a quarter of the edge's cube, or too large for the chip, run in windows of at most that edge over all cores. A
-    plain product may be computed transposed when its columns do not fill whole tiles. Without an edge (scratchpad
-    arrays): for each width n the tallest window that fits, in both loop orders; K is cut only when nothing fits
-    otherwise. Raises HwsimError when the on-chip memory does not hold one fold.
+    With a window ``edge`` (TPUs) small products run in one window on one core, its units in series; products of more
+    than a quarter of the edge's cube, or too large for the chip, run in windows of at most that edge (more where the
+    on-chip memory is larger) over all cores. A plain product may be computed transposed when its columns do not
+    fill whole tiles. Without an edge (scratchpad arrays): for each width n the tallest window that fits, in both
+    loop orders; K is cut only when nothing fits otherwise. Raises HwsimError when the on-chip memory does not hold
+    one fold.
     """
     out: list[tuple[Shape, Window]] = []
     if edge:

@@ -82,7 +82,9 @@ def test_the_schedule_multiplies_every_product_once(network: str, machine: str) 
 @settings(max_examples=60, deadline=None)
 @given(
     m=st.integers(1, 3000), n=st.integers(1, 3000), k=st.integers(1, 3000),
-    machine=st.sampled_from(["tpu-v1", "tpu-v3-core", "tpu-v4", "tpu-v6e", "scalesim-32x32-ws", "scalesim-16x16-os", "scalesim-8x8-is"]),
+    machine=st.sampled_from(
+        ["tpu-v1", "tpu-v3-core", "tpu-v4", "tpu-v6e", "scalesim-32x32-ws", "scalesim-16x16-os", "scalesim-8x8-is"]
+    ),
 )  # fmt: skip
 def test_any_product_adds_up(m: int, n: int, k: int, machine: str) -> None:
     net = hwsim.matmul(m, n, k)
