@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import hwsim
-from hwsim.errors import HwsimError, near
+from hwsim.errors import HwsimError, near, one_line
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
         return code
     except HwsimError as error:
-        print(f"hwsim: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"hwsim: {one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         _discard_output()  # its reader (head, less) has gone, which is not an error

@@ -9,6 +9,11 @@ class HwsimError(ValueError):
     """A wrong input, explained in one line; the command line prints it and exits with code 2."""
 
 
+def one_line(text: str) -> str:
+    """Return ``text`` as one plain line: white space collapsed, control characters replaced."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
 def near(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return ``"; did you mean a, b?"`` for the names closest to ``name``, or an empty string."""
     import difflib

@@ -51,6 +51,7 @@ def percent(value: float) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), indent: str = "  ") -> str:
     """Return rows under a header in aligned columns; ``left`` columns are flush left, the others right."""
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(header[i]), *(len(r[i]) for r in rows)) if rows else len(header[i]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -58,6 +59,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[i
         return (indent + "  ".join(parts)).rstrip()
 
     return "\n".join([line(header), indent + "  ".join("-" * w for w in widths), *(line(r) for r in rows)])
+
+
+def plain(text: str) -> str:
+    """Return ``text`` with control characters (of names in files of others) replaced, so that it stays one plain line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def clip(text: str, width: int) -> str:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from hwsim.report.table import clip, percent, si, significant, size, table
+from hwsim.report.table import clip, percent, plain, si, significant, size, table
 from hwsim.result import Result
 
 
@@ -40,7 +40,8 @@ def summary(result: Result) -> str:
         ("Time", ", ".join(f"{n} {percent(100 * s)} %" for n, s in _largest(r.time_shares, 7))),
         ("Bound by", r.bound_by),
     ]
-    head = f"{r.network.name} on {r.accelerator.name} ({r.accelerator.target}), batch {options.batch}, {precision}"
+    name = plain(clip(r.network.name, 100))
+    head = f"{name} on {r.accelerator.name} ({r.accelerator.target}), batch {options.batch}, {precision}"
     return "\n".join([head, *(f"  {label:<9}{text}".rstrip() for label, text in lines)])
 
 
@@ -143,8 +144,8 @@ def network_table(net: Any) -> str:
         )
     head = ("id", "layer", "operator", "output", "kernel", "parameters", "mult-adds", "%")
     lines = [
-        f"{net.name}: {len(net.layers)} layers, symbols {dict(net.symbols) or 'none'}",
-        *(f"  {k}: {v}" for k, v in net.meta.items()),
+        f"{plain(clip(net.name, 100))}: {len(net.layers)} layers, symbols {dict(net.symbols) or 'none'}",
+        *(plain(f"  {k}: {v}") for k, v in net.meta.items()),
         table(head, rows, left=(0, 1, 2, 3, 4)),
         f"  Total parameters {net.params:,}   mult-adds {si(net.macs, 'MAC')}   weights {size(net.weight_bytes)}   "
         f"activations {size(net.activation_bytes)}   peak {size(net.peak_activation_bytes)}",

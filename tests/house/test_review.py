@@ -225,3 +225,30 @@ def test_small_scratchpads_run_squeeze_and_excite(machine: str) -> None:
     precision = "int16" if machine == "eyeriss-like" else "int8"
     result = hwsim.simulate("regnet_y_400mf", machine, precision=precision)
     assert result.bound_s <= result.latency_s * (1 + 1e-9)
+
+
+def test_names_in_files_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace = tmp_path / "escape.layers.csv"
+    trace.write_text(HEAD.replace("small", "sm\x1ball" + "x" * 5000) + "1,\x1b[31mred\x07,relu,x,Nx4x4,,\n")
+    assert main(["run", str(trace), "--on", "tpu-v4", "--detail"]) == 0
+    assert main(["show", str(trace)]) == 0
+    out = capsys.readouterr().out
+    assert "?[31mred?" in out and "\x1b" not in out and "\x07" not in out
+    assert max(len(line) for line in out.splitlines()) < 400
+    trace.write_text(HEAD + "1,\x1b[31mred,relu,nowhere\x1b[0m,Nx4x4,,\n")
+    assert "\x1b" not in refused(capsys, "run", str(trace), "--on", "tpu-v4")
+
+
+def test_time_grows_with_the_network_and_not_with_its_square() -> None:
+    """Views, slices and transposes of one tensor: a step that looked at all of them for each would take minutes."""
+    count = 3000
+    rows = ["1,r,relu,x,Nx4x4,,"]
+    for i in range(2, count):
+        rows += [f"{i},v,reshape,1,Nx16,,", f"{count + i},a,relu,{i},Nx16,,"]
+        rows += [f"{2 * count + i},s,slice,1,Nx1x4,axis=1 start=0,", f"{3 * count + i},b,relu,{2 * count + i},Nx1x4,,"]
+    from hwsim.network.trace import parse_trace
+
+    net = parse_trace(HEAD + "\n".join(rows) + "\n")
+    before = os.times().user
+    assert len(hwsim.simulate(net, "tpu-v4", precision="bf16").kernels) == 2 * (count - 2) + 1
+    assert os.times().user - before < 8
