@@ -1,12 +1,20 @@
-"""Writing files whole or not at all."""
+"""Reading regular files only, and writing files whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
 from hwsim.errors import HwsimError
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the bytes of a file; raise OSError as reading does, and for a device or pipe, which could be read for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return path.read_bytes()
 
 
 def check_writable(path: str | Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from hwsim.errors import HwsimError
+from hwsim.files import read_regular
 
 Kind = Literal["conv", "gemm"]
 
@@ -203,7 +204,7 @@ def read_topology(path: str | Path, *, kind: Kind | None = None, symbols: Mappin
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise HwsimError(f"{path}: larger than the {MAX_FILE_BYTES >> 20} MiB a topology file may have")
-        raw = path.read_bytes()
+        raw = read_regular(path)
     except (OSError, ValueError) as error:
         if isinstance(error, HwsimError):
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from hwsim.errors import HwsimError, near
+from hwsim.files import read_regular
 
 Dataflow = Literal["os", "ws", "is"]
 BandwidthMode = Literal["CALC", "USER"]
@@ -115,7 +116,7 @@ def read_config(path: str | Path) -> Config:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise HwsimError(f"{path}: larger than the {MAX_FILE_BYTES >> 20} MiB a configuration may have")
-        raw = path.read_bytes()
+        raw = read_regular(path)
     except (OSError, ValueError) as error:
         if isinstance(error, HwsimError):
             raise

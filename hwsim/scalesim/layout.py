@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hwsim.errors import HwsimError
+from hwsim.files import read_regular
 from hwsim.network.scalesim_topology import MAX_FILE_BYTES, TopologyLayer
 from hwsim.scalesim.config import Config
 from hwsim.scalesim.operands import HOLE, Words
@@ -76,7 +77,7 @@ def read_layout(path: str | Path) -> tuple[LayerLayout, ...]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise HwsimError(f"{path}: larger than the {MAX_FILE_BYTES >> 20} MiB a layout file may have")
-        raw = path.read_bytes()
+        raw = read_regular(path)
     except (OSError, ValueError) as error:
         if isinstance(error, HwsimError):
             raise

@@ -252,3 +252,12 @@ def test_time_grows_with_the_network_and_not_with_its_square() -> None:
     before = os.times().user
     assert len(hwsim.simulate(net, "tpu-v4", precision="bf16").kernels) == 2 * (count - 2) + 1
     assert os.times().user - before < 8
+
+
+def test_scalesim_reads_regular_files_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    config = tmp_path / "ok.cfg"
+    config.write_text("[architecture_presets]\nArrayHeight: 8\nArrayWidth: 8\n")
+    for given in (("pipe", "pipe"), ("ok.cfg", "pipe")):
+        assert main(["scalesim", "-c", str(tmp_path / given[0]), "-t", str(tmp_path / given[1])]) == 2
+        assert "not a regular file" in capsys.readouterr().err
