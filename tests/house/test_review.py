@@ -257,7 +257,11 @@ def test_time_grows_with_the_network_and_not_with_its_square() -> None:
 def test_scalesim_reads_regular_files_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     config = tmp_path / "ok.cfg"
-    config.write_text("[architecture_presets]\nArrayHeight: 8\nArrayWidth: 8\n")
+    config.write_text(
+        "[architecture_presets]\nArrayHeight: 8\nArrayWidth: 8\nIfmapSramSzkB: 8\nFilterSramSzkB: 8\nOfmapSramSzkB: 8\n"
+        "IfmapOffset: 0\nFilterOffset: 10000000\nOfmapOffset: 20000000\nDataflow: ws\nBandwidth: 10\n"
+        "[run_presets]\nInterfaceBandwidth: CALC\n"
+    )
     for given in (("pipe", "pipe"), ("ok.cfg", "pipe")):
         assert main(["scalesim", "-c", str(tmp_path / given[0]), "-t", str(tmp_path / given[1])]) == 2
         assert "not a regular file" in capsys.readouterr().err
