@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,6 @@ OPERATORS: Mapping[str, Handler] = {
     "SVDF": recurrent.svdf,
 }  # fmt: skip
 
-Inputs = "Array | Sequence[Array] | Mapping[str, Array]"
-
 
 @dataclass(frozen=True, slots=True)
 class TfliteResult:
@@ -57,25 +55,36 @@ def run_tflite(
     *,
     semantics: str = "tflite-reference",
     intermediates: bool = False,
+    outputs: Sequence[str | int] | None = None,
 ) -> TfliteResult:
     """Execute a TFLite model once, from fresh state.
 
     ``model`` is a path, the file's bytes, or a loaded `Model`; ``inputs`` one array, a sequence in the file's order, or a
-    mapping by tensor name, with the file's shapes and types. ``semantics`` is ``tflite-reference``, ``tflite-optimized``,
-    ``xnnpack`` or ``tflm``. Raises HwsimError in one line for damaged files, inputs that do not fit, custom operators and
+    mapping by tensor name, with the file's shapes and types. ``semantics`` is ``tflite-reference``,
+    ``tflite-optimized``, ``xnnpack`` or ``tflm``. ``outputs`` names other tensors (or gives their indices) to compute
+    instead of the graph's outputs; operators they do not need are not executed, so that a custom operator at the end
+    can be left out. Raises HwsimError in one line for damaged files, inputs that do not fit, custom operators and
     kernels that are not modelled, naming the operator and the tensor it makes.
     """
-    return TfliteSession(model, semantics=semantics).run(inputs, intermediates=intermediates)
+    return TfliteSession(model, semantics=semantics, outputs=outputs).run(inputs, intermediates=intermediates)
 
 
 class TfliteSession:
     """A model kept ready for many runs; variable tensors (LSTM and SVDF state) live on from run to run."""
 
-    def __init__(self, model: Model | str | os.PathLike[str] | bytes, *, semantics: str = "tflite-reference") -> None:
+    def __init__(
+        self,
+        model: Model | str | os.PathLike[str] | bytes,
+        *,
+        semantics: str = "tflite-reference",
+        outputs: Sequence[str | int] | None = None,
+    ) -> None:
         self.semantics: Semantics = get_semantics(semantics)
         self.model = model if isinstance(model, Model) else load_model(model)
         self.state: dict[int, Array] = {}
         self.cache: dict[Any, Any] = {}
+        if outputs is not None:
+            self.model = _ending_at(self.model, outputs)
         self.last_use = _last_use(self.model)
 
     def run(
@@ -139,6 +148,23 @@ def _last_use(model: Model) -> dict[int, list[int]]:
     for index, position in last.items():
         found.setdefault(position, []).append(index)
     return found
+
+
+def _ending_at(model: Model, outputs: Sequence[str | int]) -> Model:
+    """The part of a model that computes the tensors asked for, by name or index."""
+    names = {t.name: t.index for t in reversed(model.tensors)}
+    wanted = []
+    for asked in outputs:
+        index = names.get(asked, -1) if isinstance(asked, str) else int(asked)
+        if not 0 <= index < len(model.tensors):
+            raise HwsimError(f"{model.source}: no tensor {asked!r}{near(str(asked), names)}")
+        wanted.append(index)
+    needed, operators = set(wanted), []
+    for op in reversed(model.operators):
+        if needed.intersection(op.outputs):
+            needed.update(i for i in op.inputs if i >= 0)
+            operators.append(op)
+    return replace(model, operators=tuple(reversed(operators)), outputs=tuple(wanted))
 
 
 def _bind(model: Model, inputs: Array | Sequence[Array] | Mapping[str, Array]) -> dict[int, Array]:

@@ -33,7 +33,7 @@ def _look_up(table: Array, x: Array) -> Array:
 class _Gate:
     """One gate's weights with the constant parts of its two products."""
 
-    def __init__(self, call: Call, gate: int, input_zero: int, state_zero: int, peephole: bool) -> None:
+    def __init__(self, call: Call, gate: int, input_zero: int, state_zero: int) -> None:
         wx, wh = call.meta(WEIGHTS + gate), call.meta(RECURRENT + gate)
         if wx.dtype != np.int8 or wh.dtype != np.int8 or call.x(WEIGHTS + gate).ndim != 2:
             raise call.refuse_types("int8 with an int16 cell")
@@ -47,20 +47,14 @@ class _Gate:
             raise call.fail(f"weights {self.wx.shape}, {self.wh.shape} and bias {bias.shape} do not fit together")
         self.bx = bias - input_zero * self.wx.sum(axis=1)
         self.bh = -state_zero * self.wh.sum(axis=1)
-        self.peephole: Array | None = None
-        if peephole:
-            position = PEEPHOLES + (2 if gate == 3 else gate)
-            self.peephole = call.x(position).astype(np.int64).reshape(-1)
-            cell = 2.0 ** _power(call, call.meta(CELL_STATE))
-            self.qc = quantize_multiplier(float(np.float32(cell * call.meta(position).scale / unit)))
 
     def inputs(self, x: Array) -> Array:
         """The input's share for all steps at once, saturated to int16."""
         acc = exact_matmul(x, self.wx.T) + self.bx
         return np.clip(multiply_d(acc, *self.qx), *INT16)
 
-    def step(self, x_part: Array, h: Array, c: Array, separate: bool = False) -> Array:
-        """Before the activation: input share plus recurrent share (plus peephole), saturated at every sum.
+    def step(self, x_part: Array, h: Array, separate: bool = False) -> Array:
+        """Before the activation: input share plus recurrent share, saturated at the sum.
 
         ``separate`` saturates the recurrent share before the sum too, as TFLM does.
         """
@@ -68,8 +62,6 @@ class _Gate:
         if separate:
             acc = np.clip(acc, *INT16)
         gate = np.clip(acc + x_part, *INT16)
-        if self.peephole is not None:
-            gate = np.clip(gate + multiply_d(c * self.peephole, *self.qc), *INT16)
         return np.asarray(gate)
 
 
@@ -81,7 +73,7 @@ def _power(call: Call, meta: Tensor) -> int:
 
 
 def lstm(call: Call) -> Array:
-    """UNIDIRECTIONAL_SEQUENCE_LSTM on int8 sequences with an int16 cell, with peepholes, projection and clipping."""
+    """UNIDIRECTIONAL_SEQUENCE_LSTM on int8 sequences with an int16 cell."""
     x = call.x(0)
     if x.dtype != np.int8 or call.meta(CELL_STATE).dtype != np.int16 or x.ndim not in (2, 3):
         raise call.refuse_types("int8 with an int16 cell")
@@ -90,35 +82,31 @@ def lstm(call: Call) -> Array:
     if not call.has(WEIGHTS):
         raise call.fail("an LSTM whose input gate is coupled to its forget gate is not supported")
     table = call.semantics.recurrent == "table"
-    if table and (call.has(PEEPHOLES + 2) or call.has(PROJECTION)):
-        raise call.fail(f"{call.semantics.name} has no LSTM with peepholes or a projection")
+    if any(call.has(i) for i in (PEEPHOLES, PEEPHOLES + 1, PEEPHOLES + 2, PROJECTION, PROJECTION + 1)):
+        raise call.fail("an integer LSTM with peepholes or a projection is not supported")
     major = bool(call.option("TimeMajor"))
     sequence = x[None] if x.ndim == 2 else x if major else x.transpose(1, 0, 2)  # (time, batch, features)
     steps, batch, _ = sequence.shape
     cells = call.x(WEIGHTS + 3).shape[0]
-    projected = call.has(PROJECTION)
-    units = call.x(PROJECTION).shape[0] if projected else cells
-    shape = call.claim((steps, batch, units), steps * batch * 4 * cells * (sequence.shape[2] + units))
-    if call.x(WEIGHTS).shape[1:] != (sequence.shape[2],) or call.x(RECURRENT).shape != (cells, units):
+    shape = call.claim((steps, batch, cells), steps * batch * 4 * cells * (sequence.shape[2] + cells))
+    if call.x(WEIGHTS).shape[1:] != (sequence.shape[2],) or call.x(RECURRENT).shape != (cells, cells):
         raise call.fail(f"weights {call.x(WEIGHTS).shape} and {call.x(RECURRENT).shape} do not fit input {x.shape}")
     state, cell_meta = call.meta(OUTPUT_STATE), call.meta(CELL_STATE)
-    peephole = call.has(PEEPHOLES + 2)
-    zero = call.meta(0).zero
-    gates = [_Gate(call, g, zero, state.zero, peephole and g != 2) for g in range(4)]
+    gates = [_Gate(call, g, call.meta(0).zero, state.zero) for g in range(4)]
     flat = sequence.reshape(steps * batch, -1).astype(np.int64)
     parts = [g.inputs(flat).reshape(steps, batch, -1) for g in gates]
     power = _power(call, cell_meta)
-    output = _Output(call, projected)
-    h = variable(call, OUTPUT_STATE, (batch, units)).astype(np.int64)
+    out_pair, out_zero = _output_scale(call, table)
+    h = variable(call, OUTPUT_STATE, (batch, cells)).astype(np.int64)
     c = variable(call, CELL_STATE, (batch, cells)).astype(np.int64)
     clip = _clip(call.option("CellClip", 0.0), float(cell_meta.scale), 2**15)
     sigmoid, squash, squash_cell = _activations(power, table)
     scale_f, scale_i = _products(power)
     made = np.empty(shape, dtype=np.int8)
     for t in range(steps):
-        admit = _look_up(sigmoid, gates[0].step(parts[0][t], h, c, table))
-        forget = _look_up(sigmoid, gates[1].step(parts[1][t], h, c, table))
-        fresh = _look_up(squash, gates[2].step(parts[2][t], h, c, table))
+        admit = _look_up(sigmoid, gates[0].step(parts[0][t], h, table))
+        forget = _look_up(sigmoid, gates[1].step(parts[1][t], h, table))
+        fresh = _look_up(squash, gates[2].step(parts[2][t], h, table))
         if table:  # TFLM multiplies by rule D, whose first rounding differs from one plain shift
             kept = np.clip(multiply_d(forget * c, *scale_f), *INT16)
             added = np.clip(multiply_d(admit * fresh, *scale_i), *INT16)
@@ -127,8 +115,8 @@ def lstm(call: Call) -> Array:
         c = np.clip(kept + added, *INT16)
         if clip:
             c = np.clip(c, -clip, clip)
-        expose = _look_up(sigmoid, gates[3].step(parts[3][t], h, c, table))
-        h = output(expose * _look_up(squash_cell, c))
+        expose = _look_up(sigmoid, gates[3].step(parts[3][t], h, table))
+        h = np.clip(multiply_d(expose * _look_up(squash_cell, c), *out_pair) + out_zero, -128, 127)
         made[t] = h
     call.state[state.index], call.state[cell_meta.index] = h.astype(np.int8), c.astype(np.int16)
     return made[0] if x.ndim == 2 else made if major else np.ascontiguousarray(made.transpose(1, 0, 2))
@@ -153,38 +141,16 @@ def _clip(limit: float, scale: float, most: int) -> int:
     return int(min(max(float(np.float32(limit) / np.float32(scale)), -most), most - 1)) if limit > 0 else 0
 
 
-class _Output:
-    """From the Q0.30 product of output gate and cell to the output state, through the projection if there is one."""
-
-    def __init__(self, call: Call, projected: bool) -> None:
-        state = call.meta(OUTPUT_STATE)
-        hidden_tensors = call.model.intermediates.get(call.op.index, ())
-        hidden = call.model.tensors[hidden_tensors[4]] if len(hidden_tensors) > 4 else state
-        self.hidden_zero, self.zero = hidden.zero, state.zero
-        if call.semantics.recurrent == "table":
-            hidden = state
-            self.hidden_zero, scale = state.zero, 2.0**-30 / float(state.scale)
-        else:
-            scale = float(np.float32(2.0**-15 / float(hidden.scale) * 2.0**-15))
-        self.q = quantize_multiplier(scale)
-        self.weights: Array | None = None
-        if projected:
-            meta = call.meta(PROJECTION)
-            self.weights = call.x(PROJECTION).astype(np.int64).T
-            self.qp = quantize_multiplier(float(np.float32(meta.scale * hidden.scale) / state.scale))
-            bias = call.x(PROJECTION + 1).astype(np.int64) if call.has(PROJECTION + 1) else 0
-            self.bias = bias - hidden.zero * self.weights.sum(axis=0)
-            self.clip = _clip(call.option("ProjClip", 0.0), float(call.out().scale), 2**7)
-
-    def __call__(self, product: Array) -> Array:
-        # The projecting kernel subtracts the zero point where the plain one adds it.
-        zero = self.hidden_zero if self.weights is None else -self.hidden_zero
-        hidden = np.clip(multiply_d(product, *self.q) + zero, -128, 127)
-        if self.weights is None:
-            return np.asarray(hidden)
-        acc = multiply_d(exact_matmul(hidden, self.weights) + self.bias, *self.qp) + self.zero
-        out = np.clip(acc, -128, 127)
-        return np.asarray(np.clip(out, -self.clip, self.clip) if self.clip else out)
+def _output_scale(call: Call, table: bool) -> tuple[tuple[int, int], int]:
+    """Multiplier and zero point from the Q0.30 product of output gate and cell to the output state."""
+    state = call.meta(OUTPUT_STATE)
+    if table:
+        return quantize_multiplier(2.0**-30 / float(state.scale)), state.zero
+    hidden_tensors = call.model.intermediates.get(call.op.index, ())
+    if len(hidden_tensors) < 5:
+        raise call.fail("an integer LSTM needs the scale of its hidden state (its fifth intermediate tensor)")
+    hidden = call.model.tensors[hidden_tensors[4]]
+    return quantize_multiplier(float(np.float32(2.0**-15 / float(hidden.scale) * 2.0**-15))), hidden.zero
 
 
 def svdf(call: Call) -> Array:
