@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crafted_cases import cases
 from tensor_core_vectors import answer, differing, generated, index, integers, recorded
 
 from hwsim.arithmetic import fused_dot, sparse_dot
@@ -52,3 +53,8 @@ def test_integer_instructions(row: dict[str, str]) -> None:
             shape = next(p for p in parts if p.startswith("m") and p != "mma")
             got = fused_dot(v["a"], v["b"], v["c"], saturate=saturate, instruction=shape, **common)
         assert np.array_equal(got, v[key])
+
+
+@pytest.mark.parametrize(("name", "call"), list(cases()), ids=[name for name, _ in cases()])
+def test_exponent_of_zero_and_sign_of_nothing(name: str, call: dict[str, Any]) -> None:
+    assert np.array_equal(answer(call), call["want"])
