@@ -39,7 +39,9 @@ def simulate(
     ``context`` earlier ones. ``precision`` is a preset, layer patterns or None for the network's own formats.
     ``plan`` runs an earlier result's plan again. Raises HwsimError, one line, when anything is wrong or does not fit.
     """
-    options = RunOptions(batch, {} if shapes is None else shapes, phase, context, precision, sparsity, stack, cache).check()
+    options = RunOptions(
+        batch, {} if shapes is None else shapes, phase, context, precision, sparsity, stack, cache
+    ).check()
     net = load_network(network)
     acc = load_accelerator(target if isinstance(target, Accelerator) else str(target))
     if acc.family != "systolic":
