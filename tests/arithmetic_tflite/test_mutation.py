@@ -24,7 +24,8 @@ MUTATIONS = [
     ("xnnpack", "addition", "D", "sub"), ("tflite-reference", "addition", "xnnpack", "add"),
     ("tflite-optimized", "addition", "D", "add"), ("tflite-optimized", "rescale", "D", "quantize"),
     ("xnnpack", "rescale", "D", "quantize"), ("tflite-reference", "mean", "F", "mean"), ("tflite-reference", "mean", "U", "mean"),
-    ("tflite-optimized", "mean", "D", "mean"), ("xnnpack", "mean", "D", "mean"), ("tflite-reference", "softmax", "table", "softmax"),
+    ("tflite-optimized", "mean", "D", "mean"), ("xnnpack", "mean", "D", "mean"),
+    ("tflite-reference", "softmax", "table", "softmax"),
     ("tflite-optimized", "softmax", "fixed", "softmax"), ("xnnpack", "resize", "optimized", "resize_bilinear"),
     ("xnnpack", "clamp", "away", "sub"), ("tflite-optimized", "clamp", "even", "sub"),
 ]  # fmt: skip
