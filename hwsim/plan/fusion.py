@@ -68,7 +68,7 @@ def group_layers(net: Network) -> tuple[list[Group], dict[str, str]]:
     def is_alias(layer: Layer) -> bool:
         hit = alias_cache.get(layer.id)
         if hit is None:
-            hit = alias_cache[layer.id] = _is_alias(layer, net)
+            hit = alias_cache[layer.id] = only_readdresses(layer, net)
         return hit
 
     def elements(name: str) -> int:
@@ -121,7 +121,7 @@ def group_layers(net: Network) -> tuple[list[Group], dict[str, str]]:
     return groups, root
 
 
-def _is_alias(layer: Layer, net: Network) -> bool:
+def only_readdresses(layer: Layer, net: Network) -> bool:
     """Whether a layer only re-addresses the data of its first source."""
     kind = OPS[layer.op].kind
     if kind == "view" or layer.op in ADDRESSING:

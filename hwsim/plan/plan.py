@@ -12,7 +12,7 @@ from hwsim.errors import HwsimError
 from hwsim.formats import storage_bytes
 from hwsim.network.graph import Layer, Network
 from hwsim.network.ops import OPS, kv_cache_elements
-from hwsim.plan.fusion import Group, group_layers
+from hwsim.plan.fusion import Group, group_layers, only_readdresses
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.plan.precision import Multiply, Precision, check_patterns, precision_of, tensor_format
 from hwsim.plan.recurrent import split_steps
@@ -232,8 +232,8 @@ def _kernel(
 
 
 def _stored(net: Network, name: str) -> str:
-    """The tensor behind ``name``, looking through views."""
-    while name in net.by_id and OPS[net.by_id[name].op].kind == "view":
+    """The tensor behind ``name``, looking through views and what else is only addressing."""
+    while name in net.by_id and net.by_id[name].src and only_readdresses(net.by_id[name], net):
         name = net.by_id[name].src[0]
     return name
 

@@ -265,3 +265,26 @@ def test_scalesim_reads_regular_files_only(capsys: pytest.CaptureFixture[str], t
     for given in (("pipe", "pipe"), ("ok.cfg", "pipe")):
         assert main(["scalesim", "-c", str(tmp_path / given[0]), "-t", str(tmp_path / given[1])]) == 2
         assert "not a regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 512, 512), (2, 1, 512, 512), (2, 8, 1, 512), (1, 1, 512, 512)])
+@pytest.mark.parametrize("through", ["", "expand", "slice"])
+def test_masks_and_biases_of_attention_are_read(shape: tuple[int, ...], through: str) -> None:
+    def read(masked: bool) -> int:
+        net = Builder("masked")
+        q, k, v = (net.input(name, (2, 8, 512, 64)) for name in "qkv")
+        if not masked:
+            return _read(net.build(net.op("attention", q, k, v)))
+        bias = net.input("bias", (*shape[:3], 1024) if through == "slice" else shape)
+        if through == "expand":
+            bias = net.op("expand", bias, out=(2, 8, 512, 512))
+        elif through == "slice":
+            bias = net.split(bias, 3, 0, 512)
+        return _read(net.build(net.op("attention", q, k, v, bias)))
+
+    extra = read(True) - read(False)
+    assert int(np.prod(shape)) * 2 <= extra <= int(np.prod(shape)) * 2 + 64 * 1024
+
+
+def _read(net: hwsim.Network) -> int:
+    return int(hwsim.simulate(net, "tpu-v3-core", precision="bf16").kernels[-1]["dram_read_bytes"])
