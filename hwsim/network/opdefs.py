@@ -70,6 +70,7 @@ class Product:
     causal: bool = False
     rows: int = 0  # useful rows over the whole batch where they are fewer than batch x m (uneven experts)
     conv: ConvGeometry | None = None
+    span: int = 0  # keys all queries of a head read together, where a sliding window shows each only n of them
 
     @property
     def macs(self) -> int:

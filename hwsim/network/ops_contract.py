@@ -232,9 +232,12 @@ def _attention_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) ->
     batch, kv = math.prod(q[:-2]), math.prod(k[:-2])
     causal = bool(layer.attrs.get("causal"))
     sq, dq, dv = q[-2], q[-1], v[-1]
+    # A window slides over the keys: all queries together read more of them than one does.
+    stored = k[-2] + int(layer.attrs.get("cache", 0))  # type: ignore[arg-type]
+    read = min(stored, length + sq - 1)
     return (
-        Product("qk", batch, sq, length, dq, math.prod(q), kv * length * dq, batch * sq * length, False, 1, causal),
-        Product("pv", batch, sq, dv, length, batch * sq * length, kv * length * dv, math.prod(out), False, 1, causal),
+        Product("qk", batch, sq, length, dq, math.prod(q), kv * read * dq, batch * sq * length, False, 1, causal, span=read),
+        Product("pv", batch, sq, dv, length, batch * sq * length, kv * read * dv, math.prod(out), False, 1, causal, span=read),
     )  # fmt: skip
 
 

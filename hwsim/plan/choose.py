@@ -130,8 +130,16 @@ def lane_costs(kernel: Kernel, view: SystolicView, constants: Constants) -> Lane
 
 
 def _widening(stored: str, wanted: bool, constants: Constants) -> float:
-    """Lane operations per element to widen integers to what the arrays multiply (floats are cut on their way in)."""
-    return constants["native_decode_cycles"] if wanted and FORMATS[stored].kind in ("int", "uint") else 0.0
+    """Lane operations per element to turn what is stored into what the arrays multiply.
+
+    Integers widen with a shift, 8-bit floats are decoded in software; wider floats are cut on their way in, and fp16
+    activations are decoded in the inner loop, which the rate of the arrays accounts for.
+    """
+    if not wanted:
+        return 0.0
+    if FORMATS[stored].kind in ("int", "uint"):
+        return constants["native_decode_cycles"]
+    return constants["decode_cycles"] if stored in SOFTWARE_FORMATS and FORMATS[stored].width <= 8 else 0.0
 
 
 def decode_operations(operand: Operand, constants: Constants) -> float:

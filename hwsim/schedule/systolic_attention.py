@@ -22,7 +22,8 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
     assert kernel.multiply is not None
     qk, pv = kernel.products
     rows_q, length, depth_k, depth_v, batch = qk.m, qk.n, qk.k, pv.n, qk.batch
-    shared_kv = max(1, batch * length * depth_k // max(1, qk.b_elements))  # query heads per key/value head
+    span = qk.span or length
+    shared_kv = max(1, batch * span * depth_k // max(1, qk.b_elements))  # query heads per key/value head
     block = min(BLOCK, edge or BLOCK)
     growing = qk.causal and length == rows_q and rows_q > block
     if growing:
@@ -31,6 +32,8 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
     elif rows_q * shared_kv <= block:
         # Few queries (decoding): the heads that share keys and values are rows of one block.
         rows_q, batch, shared_kv = rows_q * shared_kv, batch // shared_kv, 1
+    # Under a sliding window a block of queries sees the keys of all of them.
+    length = min(span, length + min(rows_q, block) - 1) if span > length else length
     query, keys = Loop.over("m", rows_q, block), Loop.over("n", length, block)
     nest = [Loop("batch", batch), query, keys]
     loops = [x for x in nest if x.count > 1]

@@ -137,7 +137,7 @@ def fits(shape: Shape, window: Window, view: SystolicView) -> bool:
         return a * a_once + b * b_once + c * min(2, copies) <= view.shared_window_bytes
     room = view.window_bytes
     # Separate scratchpads are halves of themselves when double-buffered: one half works while the other fills.
-    element_c = max(1, shape.c_bytes // max(1, plan.groups * plan.m * plan.n))
+    element_c = max(1, shape.c_bytes // max(1, plan.groups * shape.repeat * plan.m * plan.n))
     return (
         a * copies <= room["activations"]
         and b * copies <= room["weights"]

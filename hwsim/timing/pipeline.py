@@ -221,7 +221,8 @@ def _explain(
 ) -> None:
     """Charge the spine's idle interval [lo, hi) to the stage it waited for, and to what that one waited for before.
 
-    ``held``: it waited for a later stage to take its results, which is the accumulators' fault, not that stage's.
+    ``held``: it waited for a later stage to take its results. Where that stage itself waited for the spine, more room for
+    results would have helped, and the accumulators are charged; where it was busy all along, it is.
     """
     hops = 0
     stage = blame
@@ -232,9 +233,9 @@ def _explain(
         begun = state[base]
         if begun >= hi or begun < lo:
             begun = lo
-        waits[HELD if held and hops == 0 else cause[stage]] += hi - begun
-        hi = begun
         following = state[base + 1]
+        waits[HELD if held and hops == 0 and following == spine else cause[stage]] += hi - begun
+        hi = begun
         if following in (stage, spine):
             # Its unit was busy, or it waited for a buffer the spine held: the chain ends here.
             break
