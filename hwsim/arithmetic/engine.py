@@ -7,6 +7,7 @@ rounds except where a rounding is written. `hwsim.arithmetic.reference` does the
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,13 +37,34 @@ class Operand(NamedTuple):
 
 
 def operand(bits: npt.NDArray[Any], fmt: str) -> Operand:
-    """Decode bit patterns for `add_block`."""
+    """Decode bit patterns for `add_block`; formats of up to 16 bits through a table."""
+    if get_format(fmt).width <= 16:
+        table = _table(get_format(fmt).name)
+        return Operand(table.value[bits], table.exponent[bits])
+    return _decoded(bits, fmt)
+
+
+def _decoded(bits: npt.NDArray[Any], fmt: str) -> Operand:
     parts = split(bits, fmt)
     value = np.ldexp(np.where(parts.special == FINITE, parts.significand, 0).astype(np.float64), parts.exponent)
     value = np.where(parts.special == INFINITE, np.inf, value)
     value = np.where(parts.sign == 1, -value, value)
     value = np.where(parts.special == NOT_A_NUMBER, np.nan, value)
     return Operand(value, parts.exponent + (get_format(fmt).precision - 1))
+
+
+@cache
+def _table(fmt: str) -> Operand:
+    width = max(get_format(fmt).width, 8)
+    found = _decoded(np.arange(1 << width).astype(f"u{width // 8}"), fmt)
+    for part in found:
+        part.setflags(write=False)
+    return found
+
+
+def power_of_two(exponent: Ints) -> Floats:
+    """2.0 ** exponent, exactly; exponents of normal float64 numbers only (all that alignment needs are)."""
+    return ((exponent.astype(np.int64) + 1023) << 52).view(np.float64)
 
 
 def running_exponent(c: Floats, fmt: str, e_zero: int) -> Ints:
@@ -70,8 +92,9 @@ def add_terms(term: Floats, exponent: Ints, c: Floats, c_format: str, rule: Rule
     c_exponent = running_exponent(c, c_format, rule.e_zero)
     largest = np.maximum(exponent.max(axis=-1), c_exponent)
     shift = rule.fraction_bits - largest
-    total = np.trunc(np.ldexp(term, shift[..., None])).sum(axis=-1) + np.trunc(np.ldexp(c, shift))
-    return round_sum(np.ldexp(total, -shift), rule)
+    scale = power_of_two(shift)
+    total = np.trunc(term * scale[..., None]).sum(axis=-1) + np.trunc(c * scale)
+    return round_sum(total * power_of_two(-shift), rule)
 
 
 def round_sum(value: Floats, rule: Rule) -> Floats:
@@ -80,8 +103,8 @@ def round_sum(value: Floats, rule: Rule) -> Floats:
     precision = 14 if rule.rounding == "rz13" else out.precision
     least = 1 - out.bias
     quantum = np.maximum(np.frexp(value)[1] - 1, least) - (precision - 1)
-    units = np.ldexp(value, -quantum)
-    rounded = np.ldexp(np.rint(units) if rule.rounding == "rne" else np.trunc(units), quantum)
+    units = value * power_of_two(-quantum)
+    rounded = (np.rint(units) if rule.rounding == "rne" else np.trunc(units)) * power_of_two(quantum)
     beyond = np.abs(rounded) >= 2.0 ** (out.bias + 1)
     return np.asarray(np.where(beyond, np.copysign(np.inf, rounded), rounded + 0.0))
 

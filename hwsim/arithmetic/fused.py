@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.arithmetic.arguments import (
+    binary_operation,
+    columns_of,
+    operand_bits,
+    operand_formats,
+    scale_bits,
+    scale_format,
+)
 from hwsim.arithmetic.engine import Operand, add_block, add_terms, add_to_nearest, operand, pack
 from hwsim.arithmetic.fma64 import fma
 from hwsim.arithmetic.formats import bits_dtype, convert, decode_integer
-from hwsim.arithmetic.profiles import Rule, find_rule, input_format
+from hwsim.arithmetic.profiles import Rule, find_rule
 from hwsim.arithmetic.sparsity import pattern, selected
 from hwsim.errors import HwsimError
 from hwsim.formats import get_format
@@ -43,16 +51,16 @@ def fused_dot(
     said as ``input=("nvfp4", "nvfp4")`` or ``instruction`` names ue4m3. ``saturate`` clamps int32 instead of wrapping.
     Raises HwsimError. Source: facts and parameters in `tensor_core.csv`; PTX ISA 9.7.14-16 for integers.
     """
-    formats = _pair(input)
-    scale = _scale_format(input, instruction, scale_a, scale_b)
-    depth = (_columns(a) or 0) * (8 if formats[0] == "b1" else 1)
-    per_scale = _columns(scale_a)
+    formats = operand_formats(input)
+    scale = scale_format(input, instruction, scale_a, scale_b)
+    depth = (columns_of(a) or 0) * (8 if formats[0] == "b1" else 1)
+    per_scale = columns_of(scale_a)
     block = depth / per_scale if per_scale else None
-    rule, shape = find_rule(profile, formats, _output(output), instruction, scale, depth=depth, block=block)
+    rule, shape = find_rule(profile, formats, get_format(output).name, instruction, scale, depth=depth, block=block)
     if saturate and rule.rule != "integer":
         raise HwsimError(f"saturate clamps int32 sums; {formats[0]} to {rule.output} has no such option")
     signed = any(isinstance(x, np.ndarray) and x.dtype.kind == "i" for x in (a, b, c))
-    A, B = _operand_bits(a, formats[0], "a"), _operand_bits(b, formats[1], "b")
+    A, B = operand_bits(a, formats[0], "a"), operand_bits(b, formats[1], "b")
     if A.ndim != 2 or A.shape != B.shape or A.shape[1] == 0:
         raise HwsimError(f"fused_dot: a {A.shape} and b {B.shape}, expected two arrays (n, k)")
     c_name = get_format(c_format).name if c_format else rule.output
@@ -60,7 +68,7 @@ def fused_dot(
         raise HwsimError(
             f"{profile}: {formats[0]} to {rule.output} adds c in {' or '.join(rule.c_formats)}, not {c_name}"
         )
-    C = np.zeros(len(A), bits_dtype(c_name)) if c is None else _operand_bits(c, c_name, "c")
+    C = np.zeros(len(A), bits_dtype(c_name)) if c is None else operand_bits(c, c_name, "c")
     if C.shape != A.shape[:1]:
         raise HwsimError(f"fused_dot: c {C.shape} for a {A.shape}, expected ({len(A)},)")
     most = int(shape.rpartition("k")[2]) if shape else max(rule.depths)
@@ -69,9 +77,9 @@ def fused_dot(
         raise HwsimError(f"fused_dot: k is {depth}, expected {word} {most} for {rule.instruction} of {rule.arch}")
     if rule.scales:
         assert scale
-        scales = _scale_bits(scale_a, len(A), depth, rule, scale), _scale_bits(scale_b, len(A), depth, rule, scale)
+        scales = scale_bits(scale_a, len(A), depth, rule, scale), scale_bits(scale_b, len(A), depth, rule, scale)
         return pack(scaled_dot(A, B, C, formats, c_name, rule, scales, scale), rule.output)
-    result = dot(A, B, C, formats, c_name, rule, saturate=saturate, operation=_operation(instruction, rule))
+    result = dot(A, B, C, formats, c_name, rule, saturate=saturate, operation=binary_operation(instruction, rule))
     return result.view(np.int32) if signed and result.dtype == np.uint32 and rule.output == "int32" else result
 
 
@@ -95,7 +103,7 @@ def sparse_dot(
     integers the order does not matter; for floating point that order is an **assumption** (no recording of a sparse
     instruction is public). Layout and invalid metadata as in `hwsim.arithmetic.sparsity.selected`. Raises HwsimError.
     """
-    fmt = _pair(input)[0]
+    fmt = operand_formats(input)[0]
     columns = selected(metadata, fmt=fmt, ordered=ordered)
     full = np.asarray(b)
     kept = pattern(fmt)
@@ -230,77 +238,3 @@ def to_int32(total: npt.NDArray[np.int64], saturate: bool) -> npt.NDArray[np.uin
     if saturate:
         total = np.clip(total, -(2**31), 2**31 - 1)
     return (total & 0xFFFFFFFF).astype(np.uint32)
-
-
-def _pair(given: str | tuple[str, str]) -> tuple[str, str]:
-    pair = (given, given) if isinstance(given, str) else tuple(given)
-    if len(pair) != 2 or not all(isinstance(p, str) for p in pair):
-        raise HwsimError(f"input {given!r}: expected a format or a pair of formats")
-    return _element(pair[0]), _element(pair[1])
-
-
-def _element(name: str) -> str:
-    """Element format; nvfp4 and mxfp4 … are names of an element together with its scale."""
-    lowered = name.lower()
-    if lowered in ("nvfp4", "mxfp4"):
-        return "e2m1"
-    return input_format(lowered.removeprefix("mxfp8_").removeprefix("mxfp6_"))
-
-
-def _scale_format(
-    given: str | tuple[str, str], instruction: str | None, scale_a: npt.ArrayLike | None, scale_b: npt.ArrayLike | None
-) -> str:
-    if (scale_a is None) != (scale_b is None):
-        raise HwsimError("block scales are given for both operands or for neither")
-    if scale_a is None:
-        return ""
-    names = [given] if isinstance(given, str) else list(given)
-    nv = "ue4m3" in (instruction or "").lower() or any(n.lower() == "nvfp4" for n in names)
-    return "ue4m3" if nv else "ue8m0"
-
-
-def _output(name: str) -> str:
-    return get_format(name).name
-
-
-def _operation(instruction: str | None, rule: Rule) -> str:
-    offered = rule.rounding.split() if rule.rule == "binary" else [""]
-    for asked in ("xor", "and"):
-        if rule.rule == "binary" and instruction and asked in instruction.lower().split("."):
-            if asked not in offered:
-                raise HwsimError(f"{rule.instruction} of {rule.arch}: binary {asked} does not exist, {offered[0]} does")
-            return asked
-    return offered[0]
-
-
-def _columns(given: Any) -> int | None:
-    """Elements per row of a matrix, None for anything else."""
-    shape = np.shape(given)
-    return int(shape[1]) if len(shape) == 2 else None
-
-
-def _operand_bits(given: npt.ArrayLike, fmt: str, name: str) -> Bits:
-    """Unsigned bit patterns from an argument, checked against the format's width."""
-    array = np.asarray(given)
-    if array.dtype.kind not in "iu":
-        raise HwsimError(f"{name}: bit patterns in unsigned integers expected, got {array.dtype} (encode values first)")
-    want = np.dtype(np.uint8) if fmt == "b1" else bits_dtype(fmt)
-    bits = 8 if fmt == "b1" else get_format(fmt).bits
-    if bits < 8:
-        low, high = (-(1 << (bits - 1)) if array.dtype.kind == "i" else 0), (1 << bits) - 1
-        if array.size and (array.min() < low or array.max() > high):
-            raise HwsimError(f"{name}: {fmt} codes are 0 to {high}, one per byte, got {array.min()} to {array.max()}")
-        return (array.astype(np.int64) & high).astype(np.uint8)
-    if array.dtype.itemsize != want.itemsize:
-        raise HwsimError(f"{name}: {fmt} bit patterns are {want}, got {array.dtype}")
-    return np.ascontiguousarray(array).view(want).reshape(array.shape)
-
-
-def _scale_bits(given: npt.ArrayLike | None, n: int, depth: int, rule: Rule, scale: str) -> Bits:
-    codes = _operand_bits(np.asarray(given), scale, "scale")
-    codes = codes[:, None] if codes.ndim == 1 else codes
-    blocks = [block for name, block in rule.scales if name == scale]
-    if codes.ndim == 2 and len(codes) == n and any(codes.shape[1] * block == depth for block in blocks):
-        return codes
-    shapes = " or ".join(f"({n}, {depth / block:g})" for block in blocks)
-    raise HwsimError(f"scales {codes.shape}: expected {shapes} codes of {scale} for {rule.instruction} {rule.kind}")

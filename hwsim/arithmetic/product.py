@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.arithmetic import fused, mxu, tensor_gemm
+from hwsim.arithmetic.arguments import binary_operation, columns_of, operand_bits, operand_formats, scale_format
 from hwsim.arithmetic.engine import operand, pack
 from hwsim.arithmetic.fma64 import fma
 from hwsim.arithmetic.formats import bits_dtype, convert, decode, decode_integer, encode
@@ -56,7 +57,7 @@ def gemm(
     fp32 or int32 unless given (fp64 for fp64; bf16 on a TPU rounds once at the end). ``engine`` "numba", "numpy" or
     "auto"; neither it nor ``threads`` changes a bit. Raises HwsimError.
     """
-    formats = fused._pair(input)
+    formats = operand_formats(input)
     unit = mxu.matrix_unit(profile)
     count = thread_count(threads)
     if output is None:
@@ -78,9 +79,9 @@ def gemm(
         return result.view(np.int32) if signed and output == "int32" else result
     if passes != 1 or flush or tile_k is not None:
         raise HwsimError(f"{profile}: passes, flush and tile_k belong to TPU profiles")
-    scale = fused._scale_format(input, instruction, scale_a, scale_b)
-    per_scale = fused._columns(scale_a)
-    block = (fused._columns(A) or 0) / per_scale if per_scale else None
+    scale = scale_format(input, instruction, scale_a, scale_b)
+    per_scale = columns_of(scale_a)
+    block = (columns_of(A) or 0) / per_scale if per_scale else None
     rule, shape = find_rule(profile, formats, output, instruction, scale, block=block)
     c_name = get_format(c_format).name if c_format else rule.output
     if c_name not in rule.c_formats:
@@ -108,7 +109,7 @@ def gemm(
     if rule.rule in ("integer", "binary"):
         whole = decode_integer(c, "int32")
         if rule.rule == "binary":
-            result = binary_gemm(a, b, whole, fused._operation(instruction, rule))
+            result = binary_gemm(a, b, whole, binary_operation(instruction, rule))
         else:
             step = instruction_k * (2 if sparse else 1)
             result = integer_gemm(decode_integer(a, formats[0]), decode_integer(b, formats[1]), whole, saturate, step)
@@ -253,7 +254,7 @@ def _bits(given: Any, fmt: str, name: str) -> Bits:
         if array.dtype == same:
             return np.ascontiguousarray(array).view(bits_dtype(fmt))
         return encode(array, fmt)
-    return fused._operand_bits(array, fmt, name)
+    return operand_bits(array, fmt, name)
 
 
 def _sparse_pattern(sparsity: str | None, fmt: str, rule: Rule, scale: str) -> Any:
@@ -274,7 +275,7 @@ def _compressed(A: Any, fmt: str) -> tuple[Bits, Bits]:
 
 
 def _scales(given: npt.ArrayLike | None, shape: tuple[int, ...], rule: Rule, scale: str, axis: int) -> Bits:
-    codes = fused._operand_bits(np.asarray(given), scale, "scale")
+    codes = operand_bits(np.asarray(given), scale, "scale")
     blocks = [block for name, block in rule.scales if name == scale]
     shapes = [(shape[0], shape[1] // g) if axis == 1 else (shape[0] // g, shape[1]) for g in blocks]
     if codes.shape not in shapes or any(shape[axis] % g for g in blocks[:1]):

@@ -31,10 +31,7 @@ class Matrix(NamedTuple):
 
 
 def matrix(bits: Array, fmt: str) -> Matrix:
-    """Decode bit patterns; formats of up to 16 bits through a table."""
-    if get_format(fmt).width <= 16:
-        value, exponent = _tables(fmt)
-        return Matrix(value[bits], exponent[bits])
+    """Decode bit patterns."""
     found = operand(bits, fmt)
     return Matrix(found.value, _exponents(found))
 
@@ -223,13 +220,6 @@ def _plain(m: Matrix) -> Operand:
 
 def _exponents(found: Operand) -> npt.NDArray[np.int16]:
     return np.where(found.value == 0, kernels.ZERO_EXPONENT, found.exponent).astype(np.int16)
-
-
-@cache
-def _tables(fmt: str) -> tuple[Floats, npt.NDArray[np.int16]]:
-    f = get_format(fmt)
-    found = operand(np.arange(1 << max(f.width, 8)).astype(np.uint16 if f.width == 16 else np.uint8), fmt)
-    return found.value, _exponents(found)
 
 
 @cache
