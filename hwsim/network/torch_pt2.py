@@ -85,7 +85,7 @@ def _graph(program: dict[str, Any], weights: dict[str, Any]) -> TorchGraph:
             key = stored.get(label, {}).get("path_name", label)
             consts[name] = TorchConst(tensors[name], str(key), kind == "parameter")
         elif kind == "user_input" and "as_tensor" in body["arg"]:
-            name = body["arg"]["as_tensor"]["name"]
+            name = _name(body["arg"]["as_tensor"])
             inputs.append((name, tensors[name]))
     nodes = [made for node in graph["nodes"] for made in _nodes(node, tensors)]
     outputs = tuple(Ref(name) for argument in graph["outputs"] for name in _names(argument))
@@ -119,21 +119,28 @@ def _nodes(node: dict[str, Any], tensors: dict[str, TorchTensor]) -> Iterator[To
             yield TorchNode(name, "getitem", (Ref(whole), index), {}, (outs[index],), path, module)
 
 
+def _name(tensor: dict[str, Any]) -> str:
+    name = tensor["name"]
+    if not isinstance(name, str):
+        raise HwsimError(f"a tensor of the program is called {str(name)[:40]!r}, which is no name")
+    return name
+
+
 def _names(argument: dict[str, Any]) -> list[str]:
     kind, body = next(iter(argument.items()))
     if kind == "as_tensor":
-        return [body["name"]]
+        return [_name(body)]
     if kind in ("as_tensors", "as_optional_tensors"):
-        return [n for item in body for n in ([item["name"]] if "name" in item else _names(item))]
+        return [n for item in body for n in ([_name(item)] if "name" in item else _names(item))]
     return []
 
 
 def _value(argument: dict[str, Any]) -> Any:
     kind, body = next(iter(argument.items()))
     if kind == "as_tensor":
-        return Ref(body["name"])
+        return Ref(_name(body))
     if kind == "as_tensors":
-        return [Ref(item["name"]) for item in body]
+        return [Ref(_name(item)) for item in body]
     if kind == "as_optional_tensors":
         return [_value(item) for item in body]
     if kind == "as_none":
