@@ -21,6 +21,7 @@ from hwsim.arithmetic.tflite_model import Model, load_model
 from hwsim.arithmetic.tflite_semantics import Semantics, get_semantics
 from hwsim.arithmetic.tflite_softmax import softmax
 from hwsim.errors import HwsimError, near
+from hwsim.network.tflite_file import TfOp
 
 OPERATORS: Mapping[str, Handler] = {
     "CONV_2D": contract.conv_2d, "DEPTHWISE_CONV_2D": contract.depthwise_conv_2d,
@@ -117,6 +118,10 @@ class TfliteSession:
                 raise HwsimError(f"{model.source}: output tensor {index} is never computed")
             outputs.append(found)
         return TfliteResult(tuple(outputs), kept)
+
+    def operator(self, op: TfOp, values: dict[int, Array]) -> Sequence[Array]:
+        """Execute one operator of the model on given operand values (by tensor index); constants are the file's."""
+        return self._results(Call(self.model, op, self.semantics, values, self.state, Budget(), self.cache))
 
     def _results(self, call: Call) -> Sequence[Array]:
         op = call.op

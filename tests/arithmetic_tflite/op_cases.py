@@ -425,9 +425,7 @@ def pointwise() -> Iterator[Case]:
             out = {"LOGISTIC": (1 / 256, low), "TANH": (1 / 128, low + 128)}.get(op, (0.04, _zero(rng, kind)))
             y = T("y", (3, 256), kind, scales=[out[0]], zeros=[out[1]])
             ins = [T("x", (3, 256), kind, scales=[0.047], zeros=[_zero(rng, kind)])]
-            yield _case(
-                f"{op.lower()}_{kind}", op, options, ins, y, [], ["x"], KERNELS if op.startswith("RELU") else ALL
-            )
+            yield _case(f"{op.lower()}_{kind}", op, options, ins, y, [], ["x"], ALL)
         for op in ("MAXIMUM", "MINIMUM"):
             ins = [T("a", (4, 5), kind, scales=[0.1], zeros=[3]), T("b", (5,), kind, scales=[0.1], zeros=[3])]
             yield _case(
@@ -636,6 +634,15 @@ def moves() -> Iterator[Case]:
             [],
             ["x"],
         )
+        yield _case(f"expand_{kind}", "EXPAND_DIMS", None, [x((3, 4))], y((3, 1, 4)), [ints("a", [1])], ["x", "a"])
+        squeeze = ("SqueezeOptions", {})
+        yield _case(f"squeeze_{kind}", "SQUEEZE", squeeze, [x((3, 1, 4, 1))], y((3, 4)), [], ["x"])
+        value = T("v", data=np.array(77, dtype=kind), scales=[0.1], zeros=[5])
+        padding = ints("p", [[1, 0], [0, 2]])
+        yield _case(f"padv2_{kind}", "PADV2", None, [x((3, 4))], y((4, 6)), [padding, value], ["x", "p", "v"])
+        two = [T("a", (3, 4), kind, **q), T("b", (3, 4), kind, **q)]
+        pack = ("PackOptions", {"Axis": 1, "ValuesCount": 2})
+        yield _case(f"pack_{kind}", "PACK", pack, two, y((3, 2, 4)), [], ["a", "b"])
         yield _case(
             f"reshape_{kind}",
             "RESHAPE",

@@ -239,3 +239,25 @@ def test_damaged_operators_at_length() -> None:
     every = cases()
     for seed in range(500, 20_000):
         _attack(_mutations(every[(7 * seed) % len(every)].model, seed), SEMANTICS[seed % 4])
+
+
+def test_parts_and_slices_are_moves() -> None:
+    """SPLIT, SPLIT_V and UNPACK have several outputs: compared with plain slices."""
+    x = np.arange(24, dtype=np.int8).reshape(2, 12)
+
+    def run(
+        code: str, order: list[str], consts: list[T], shapes: list[tuple[int, ...]], options: object
+    ) -> list[np.ndarray]:
+        outs = [q(f"y{i}", s) for i, s in enumerate(shapes)]
+        ops = [Op(code, order, [o.name for o in outs], options)]  # type: ignore[arg-type]
+        model = File([q("x", (2, 12)), *consts, *outs], ops, ["x"], [o.name for o in outs]).bytes()
+        return list(run_tflite(model, x).outputs)
+
+    axis = T("a", data=np.array(1, dtype=np.int32))
+    made = run("SPLIT", ["a", "x"], [axis], [(2, 4)] * 3, ("SplitOptions", {"NumSplits": 3}))
+    assert all(np.array_equal(m, x[:, 4 * i : 4 * i + 4]) for i, m in enumerate(made))
+    sizes = T("s", data=np.array([5, -1], dtype=np.int32))
+    made = run("SPLIT_V", ["x", "s", "a"], [sizes, axis], [(2, 5), (2, 7)], ("SplitVOptions", {"NumSplits": 2}))
+    assert np.array_equal(made[0], x[:, :5]) and np.array_equal(made[1], x[:, 5:])
+    made = run("UNPACK", ["x"], [], [(12,)] * 2, ("UnpackOptions", {"Axis": 0, "Num": 2}))
+    assert np.array_equal(np.stack(made), x)
