@@ -206,7 +206,7 @@ def _kernel(
     if kind in ("elementwise", "reduce"):
         kind = "vector"
     if any(OPS[la.op].kind == "host" for la in group.layers):
-        notes.append(f"{lead.op} ({lead.name}) has no accelerator form: costed as vector work")
+        notes.append(_without_form(lead))
         kind = "vector"
     out_shape = net.tensors[lead.id].shape
     return Kernel(
@@ -229,6 +229,19 @@ def _kernel(
         accumulate=precision.accumulate,
         notes=tuple(notes),
     )
+
+
+def _without_form(layer: Layer) -> str:
+    """The note on a layer that no accelerator runs; raises HwsimError where the layer hides a whole network."""
+    code = str(layer.attrs.get("code", ""))
+    if code.startswith("edgetpu"):
+        raise HwsimError(
+            f"layer {layer.id} ({code}) is a program compiled for the Edge TPU: what it computes cannot be seen; "
+            "use the file it was compiled from"
+        )
+    if layer.op == "custom":
+        return f"operator {code} ({layer.name}) is unknown: its bytes are counted, its arithmetic is not"
+    return f"{layer.op} ({layer.name}) has no accelerator form: costed as vector work"
 
 
 def _stored(net: Network, name: str) -> str:

@@ -54,8 +54,9 @@ def _memory(result: Result) -> str:
     parts = [f"weights {size(plan.weight_bytes)}", f"peak activations {size(plan.activation_bytes)}"]
     if plan.cache_bytes:
         parts.append(f"key/value cache {size(plan.cache_bytes)}")
-    chip = result.accelerator.dram.capacity_bytes
-    return " + ".join(parts) + f" per program, of {size(chip)} per chip"
+    acc = result.accelerator
+    share = 1 if acc.chip.megacore or acc.dram.scope != "chip" else acc.chip.cores
+    return " + ".join(parts) + f", of {size(acc.dram.capacity_bytes / share)} for each program"
 
 
 def _arrays(result: Result) -> str:

@@ -288,3 +288,12 @@ def test_masks_and_biases_of_attention_are_read(shape: tuple[int, ...], through:
 
 def _read(net: hwsim.Network) -> int:
     return int(hwsim.simulate(net, "tpu-v3-core", precision="bf16").kernels[-1]["dram_read_bytes"])
+
+
+def test_an_opaque_operator_is_said_or_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace = tmp_path / "compiled.layers.csv"
+    trace.write_text(HEAD + "1,all,custom,x,Nx1000,code=edgetpu-custom-op,\n")
+    assert "compiled for the Edge TPU" in refused(capsys, "run", str(trace), "--on", "tpu-v4")
+    trace.write_text(HEAD + "1,all,custom,x,Nx1000,code=RFFT2D,\n")
+    assert main(["run", str(trace), "--on", "tpu-v4"]) == 0
+    assert "operator RFFT2D (all) is unknown" in capsys.readouterr().out
