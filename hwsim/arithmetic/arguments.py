@@ -16,7 +16,7 @@ Bits = npt.NDArray[Any]
 
 
 def operand_formats(given: str | tuple[str, str]) -> tuple[str, str]:
-    pair = (given, given) if isinstance(given, str) else tuple(given)
+    pair = (given, given) if isinstance(given, str) else tuple(given) if isinstance(given, tuple | list) else ()
     if len(pair) != 2 or not all(isinstance(p, str) for p in pair):
         raise HwsimError(f"input {given!r}: expected a format or a pair of formats")
     return _element(pair[0]), _element(pair[1])
@@ -52,6 +52,15 @@ def binary_operation(instruction: str | None, rule: Rule) -> str:
     return offered[0]
 
 
+def require_sparse(rule: Rule, fmt: str, scaled: bool) -> None:
+    """Refuse where no sparse form of an instruction exists, or nothing at all is known of it."""
+    if rule.arch in ("volta", "turing", "xavier"):
+        raise HwsimError(f"{rule.arch}: the Tensor Cores have no sparse instructions; 2:4 starts with ampere")
+    if rule.rule not in ("fused", "integer") or scaled:
+        what = "with block scales" if scaled else f"of {fmt}"
+        raise HwsimError(f"{rule.arch}: no 2:4 arithmetic is modelled for {rule.instruction} {what}")
+
+
 def columns_of(given: Any) -> int | None:
     """Elements per row of a matrix, None for anything else."""
     shape = np.shape(given)
@@ -72,7 +81,8 @@ def operand_bits(given: npt.ArrayLike, fmt: str, name: str) -> Bits:
         return (array.astype(np.int64) & high).astype(np.uint8)
     if array.dtype.itemsize != want.itemsize:
         raise HwsimError(f"{name}: {fmt} bit patterns are {want}, got {array.dtype}")
-    return np.ascontiguousarray(array).view(want).reshape(array.shape)
+    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+    return native.view(want).reshape(array.shape)
 
 
 def scale_bits(given: npt.ArrayLike | None, n: int, depth: int, rule: Rule, scale: str) -> Bits:

@@ -87,6 +87,8 @@ def split(bits: Bits, fmt: str | Format) -> Parts:
 def decode(bits: Bits, fmt: str | Format) -> npt.NDArray[Any]:
     """Exact values of bit patterns: float64 for floats (NaNs canonical), int64 for integers."""
     f = _format(fmt)
+    if np.asarray(bits).dtype.kind not in "iu":
+        raise HwsimError(f"decode: {f.name} bit patterns in integers expected, got {np.asarray(bits).dtype}")
     if f.kind != "float":
         return decode_integer(bits, f)
     if f.width <= 16:
@@ -118,6 +120,8 @@ def encode(values: npt.ArrayLike, fmt: str | Format, *, rounding: str = "rne", o
     f = _format(fmt)
     _check(rounding, overflow, f)
     given = np.asarray(values)
+    if given.dtype.kind not in "iubf" or given.dtype.itemsize > 8:
+        raise HwsimError(f"encode: numbers that float64 or int64 holds expected, got {given.dtype}")
     if given.dtype.kind in "iub":
         whole = given.astype(np.int64)
         if given.dtype == np.uint64 and bool(np.any(whole < 0)):

@@ -12,6 +12,7 @@ from hwsim.arithmetic.arguments import (
     columns_of,
     operand_bits,
     operand_formats,
+    require_sparse,
     scale_bits,
     scale_format,
 )
@@ -109,6 +110,10 @@ def sparse_dot(
     kept = pattern(fmt)
     if full.ndim != 2 or columns.shape != (len(full), full.shape[1] * kept.keep // kept.group):
         raise HwsimError(f"sparse_dot: metadata {np.shape(metadata)} does not fit b {full.shape} in {fmt}")
+    rule, _ = find_rule(
+        profile, operand_formats(input), get_format(output).name, instruction, "", depth=columns.shape[1]
+    )
+    require_sparse(rule, fmt, False)
     columns = np.sort(columns, axis=-1)
     order = np.argsort(selected(metadata, fmt=fmt), axis=-1, kind="stable")
     given = np.asarray(a)

@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.arithmetic import fused, mxu, tensor_gemm
-from hwsim.arithmetic.arguments import binary_operation, columns_of, operand_bits, operand_formats, scale_format
+from hwsim.arithmetic.arguments import (
+    binary_operation,
+    columns_of,
+    operand_bits,
+    operand_formats,
+    require_sparse,
+    scale_format,
+)
 from hwsim.arithmetic.engine import operand, pack
 from hwsim.arithmetic.fma64 import fma
 from hwsim.arithmetic.formats import bits_dtype, convert, decode, decode_integer, encode
@@ -260,8 +267,7 @@ def _bits(given: Any, fmt: str, name: str) -> Bits:
 def _sparse_pattern(sparsity: str | None, fmt: str, rule: Rule, scale: str) -> Any:
     if sparsity not in (None, "2:4", "2:4!"):
         raise HwsimError(f"sparsity {sparsity!r}: expected 2:4")
-    if rule.arch in ("volta", "turing", "xavier") or rule.rule not in ("fused", "integer", "fp16-pairs") or scale:
-        raise HwsimError(f"{rule.arch}: {rule.instruction} with {fmt} has no sparse form here; 2:4 starts with ampere")
+    require_sparse(rule, fmt, bool(scale))
     return pattern(fmt)
 
 

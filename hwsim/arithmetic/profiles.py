@@ -86,7 +86,8 @@ def architecture(profile: str) -> str:
         arch = known.get("-".join(parts[:end]))
         if arch is not None:
             return arch
-    raise HwsimError(f"no Tensor Core arithmetic for profile {profile!r}{near(name, known)}; known: {_list(known)}")
+    archs = ", ".join(dict.fromkeys(known.values()))
+    raise HwsimError(f"no Tensor Core arithmetic for profile {profile!r}{near(name, known)}; architectures: {archs}")
 
 
 def input_format(name: str) -> str:
@@ -160,6 +161,8 @@ def _parse(instruction: str | None) -> tuple[str | None, str | None, str | None,
     named: list[str] = []
     if instruction is None:
         return family, kind, shape, named
+    if not isinstance(instruction, str):
+        raise HwsimError(f"instruction {instruction!r}: expected text such as mma.sync or m16n8k16")
     kinds = {r.kind for r in rules() if r.kind}
     for token in re.split(r"[.|\s:]+", instruction.strip().lower()):
         if token in _FAMILIES and family is None:

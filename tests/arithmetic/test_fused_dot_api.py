@@ -179,3 +179,26 @@ def test_scales_and_depth_choose_the_kind() -> None:
     half = fused_dot(a[:, :32], b[:, :32], None, scale_a=s[:, :1], scale_b=t[:, :1], **how)
     mx8 = {"instruction": "kind::mxf8f6f4", **how}
     assert np.array_equal(half, fused_dot(a[:, :32], b[:, :32], None, scale_a=s[:, :1], scale_b=t[:, :1], **mx8))
+
+
+def test_byte_order_does_not_matter() -> None:
+    rng = np.random.default_rng(4)
+    a, b = encode(rng.normal(size=(3, 16)), "fp16"), encode(rng.normal(size=(16, 3)), "fp16")
+    swapped = a.astype(a.dtype.newbyteorder(">"))
+    how: dict[str, Any] = {"profile": "h100", "input": "fp16"}
+    assert np.array_equal(gemm(swapped, b, **how), gemm(a, b, **how))
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        (lambda: fused_dot(H, H, None, profile="a100", input=None), "pair of formats"),  # type: ignore[arg-type]
+        (lambda: fused_dot(H, H, None, profile="a100", input="fp16", instruction=5), "text"),  # type: ignore[arg-type]
+        (lambda: decode(np.array([1.5]), "fp16"), "integers expected"),
+        (lambda: encode(np.array([1j]), "fp16"), "complex"),
+        (lambda: encode("x", "fp16"), "float64 or int64"),
+    ],
+)
+def test_wrong_kinds_of_argument(run: Any, says: str) -> None:
+    with pytest.raises(HwsimError, match=says):
+        run()

@@ -149,3 +149,17 @@ def test_sparse_integers() -> None:
     want = w.astype(np.int64) @ b
     assert np.array_equal(gemm(w, b, profile="a100", input="int8", sparsity="2:4"), want)
     assert np.array_equal(gemm(compress(w, fmt="int8"), b, profile="a100", input="int8"), want)
+
+
+@pytest.mark.parametrize(
+    ("profile", "fmt", "instruction", "says"),
+    [("v100", "fp16", None, "no sparse"), ("h100", "e4m3", "mma.sync", "no 2:4"), ("t4", "int8", None, "no sparse")],
+)
+def test_machines_without_sparse_instructions(profile: str, fmt: str, instruction: str | None, says: str) -> None:
+    dtype = np.uint16 if fmt == "fp16" else np.uint8
+    output = "int32" if fmt == "int8" else "fp32"
+    how: dict[str, Any] = {"profile": profile, "input": fmt, "output": output, "instruction": instruction}
+    with pytest.raises(HwsimError, match=says):
+        sparse_dot(np.zeros((2, 2), dtype), np.full((2, 1), 4), np.zeros((2, 4), dtype), None, **how)
+    with pytest.raises(HwsimError, match=says):
+        gemm(np.zeros((2, 32), dtype), np.zeros((32, 2), dtype), sparsity="2:4", **how)
