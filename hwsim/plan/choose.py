@@ -59,7 +59,8 @@ def _lower(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, constan
             lower_folds(builder, kernel, view, _arithmetic(kernel, view, constants))
             return
         costs = lane_costs(kernel, view, constants)
-        options = candidates(kernel, view, int(constants["window_edge"]))
+        # Formats decoded on their way are added up window by window as measured; others need not cut K where it fits.
+        options = candidates(kernel, view, int(constants["window_edge"]), whole_k=costs.touch == 0)
         # Whole clocks; of equals the one that reads less, then the larger window: nothing is cut for nothing.
         shape, window = min(
             options,

@@ -145,7 +145,7 @@ def fits(shape: Shape, window: Window, view: SystolicView) -> bool:
     )
 
 
-def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shape, Window]]:
+def candidates(kernel: Kernel, view: SystolicView, edge: int, whole_k: bool = False) -> list[tuple[Shape, Window]]:
     """Return the cuts worth timing, as the machine's compiler has them.
 
     With a window ``edge`` (TPUs) small products run in one window on one core, its units in series; products of more
@@ -171,6 +171,10 @@ def candidates(kernel: Kernel, view: SystolicView, edge: int) -> list[tuple[Shap
             cut = Window(min(plan.m, side), min(plan.n, side), min(plan.k, side), "mn", view.cores, swap)
             cut = _shrunk(shape, cut, view)
             out.append((shape, cut))
+            uncut = replace(cut, k=plan.k, one_tap=False)
+            if whole_k and cut.k < plan.k and fits(shape, uncut, view):
+                out.append((shape, uncut))
+                cut = uncut
             if cut.m < plan.m and cut.n < plan.n and cut.k == plan.k:
                 out.append((shape, Window(cut.m, cut.n, cut.k, "nm", view.cores, swap)))
         return out
