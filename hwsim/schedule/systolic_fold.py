@@ -11,6 +11,7 @@ import math
 
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.folds import Loop, fold_plan, split_classes
+from hwsim.schedule.systolic_lower import accumulation
 from hwsim.schedule.systolic_view import SystolicView
 from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
 
@@ -77,6 +78,8 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
         source=(0, LEVEL["fifo"]), target=(0, LEVEL["array"]), buffers=2 if view.double_buffer else 1, dep=(fetch,),
         cause=CAUSE["weight_shift"], op=OPERATION["copy"], format=code,
     )  # fmt: skip
+    size = {"step": 1, "batch": 1, "m": chunk, "n": view.cols, "tap": plan.k, "k": view.rows}
+    strides = tuple(size[x.axis] for x in loops)
     for first, trips, extent in split_classes(loops):
         m, n, k = (extent.get(a, fixed.get(a, 1)) for a in ("m", "n", "k"))
         k = k * extent.get("batch", fixed.get("batch", plan.per_group)) // plan.per_group
@@ -86,7 +89,7 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
             ops=m * n * k * passes, issued=m * view.cols * view.rows * passes,
             bytes=(m * view.rows * a_bytes, 0, m * n * view.accumulator_bytes), refetch=(depth, 0, depth),
             source=(LEVEL["shared"], 0, LEVEL["array"]), target=(LEVEL["array"], 0, LEVEL["accumulator"]),
-            dep=(shift, dispatch, activate), lag=(0, 0, 0 if single else 1), buffers=0, cause=CAUSE["matrix"],
+            stride=strides, reduce=accumulation(view, kernel.accumulate), dep=(shift, dispatch, activate), lag=(0, 0, 0 if single else 1), buffers=0, cause=CAUSE["matrix"],
         )  # fmt: skip
     on_chip = sum(o.bytes for o in kernel.outputs) / max(1, product.c_elements * product.repeat)
     total_rows = plan.groups * product.repeat * plan.m * -(-plan.n // view.cols)

@@ -207,6 +207,10 @@ class _Lowering:
             dep, lag = (*feeds, self.stage + 1 + self.stores), (*(0 for _ in feeds), int(self.window.piped))
         m_unit, n_unit, k_unit = _fold_units(view)
         k_folds = self.plan.taps * -(-self.plan.k // (k_unit or self.plan.k))
+        # K runs tap by tap: channel c of tap t is element t x channels + c of the sum.
+        whole = {"step": 1, "batch": 1, "m": self.window.m, "n": self.window.n, "tap": self.plan.k, "k": self.window.k}
+        fold = {"m": m_unit, "n": n_unit, "tap": self.plan.k, "k": k_unit}
+        reduce = accumulation(view, self.kernel.accumulate)
         for first, trips, extent in split_classes(self.loops):
             m, n, k = self.extents(extent)
             # The last of the packed groups may be alone in its fold.
@@ -235,6 +239,7 @@ class _Lowering:
                     bytes=(fm * fk * self.shape.element_a, fn * fk * self.shape.element_b, sums, sums * (k_folds - 1) // k_folds),
                     refetch=(every,) * 4, source=(LEVEL["shared"], LEVEL["shared"], LEVEL["array"], LEVEL["accumulator"]),
                     target=(LEVEL["array"], LEVEL["array"], LEVEL["accumulator"], LEVEL["array"]), dep=dep, lag=lag,
+                    stride=tuple(whole[x] for x in self.names) + tuple(fold[x.axis] for x in shown), reduce=reduce,
                     cause=CAUSE["matrix"], buffers=view.buffers, awaits=1,
                 )  # fmt: skip
 
@@ -277,6 +282,11 @@ class _Lowering:
                 target=(0, 0, LEVEL["dram"]),
                 dep=(self.stage - 1,), cause=CAUSE["store"], buffers=0, format=self.format,
             )  # fmt: skip
+
+
+def accumulation(view: SystolicView, accumulate: str) -> tuple[int, int, int]:
+    """How the array adds along K: products that share one rounding, the length of a column's chain, the sums' format."""
+    return view.group, view.rows, FORMAT[accumulate]
 
 
 def _nest(shape: Shape, window: Window) -> list[Loop]:
