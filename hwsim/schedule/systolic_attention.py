@@ -117,7 +117,8 @@ def lower_attention(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView
                 bytes=(em * ek * element, en * ek * element, em * en * view.accumulator_bytes), refetch=(full,) * 3,
                 source=(LEVEL["shared"], LEVEL["shared"], LEVEL["array"]),
                 target=(LEVEL["array"], LEVEL["array"], LEVEL["accumulator"]),
-                reduce=accumulation(view, kernel.accumulate), dep=tuple(feeds) if name == "qk" else (stage - 1,), cause=CAUSE["matrix"], buffers=view.buffers, awaits=1,
+                reduce=accumulation(view, kernel.accumulate),
+                dep=tuple(feeds) if name == "qk" else (stage - 1,), cause=CAUSE["matrix"], buffers=view.buffers, awaits=1,
             )  # fmt: skip
     stage += 1
     for first, trips, extent in split_classes(loops[:outer]):

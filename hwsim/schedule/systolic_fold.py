@@ -89,7 +89,8 @@ def lower_folds(builder: ScheduleBuilder, kernel: Kernel, view: SystolicView, la
             ops=m * n * k * passes, issued=m * view.cols * view.rows * passes,
             bytes=(m * view.rows * a_bytes, 0, m * n * view.accumulator_bytes), refetch=(depth, 0, depth),
             source=(LEVEL["shared"], 0, LEVEL["array"]), target=(LEVEL["array"], 0, LEVEL["accumulator"]),
-            stride=strides, reduce=accumulation(view, kernel.accumulate), dep=(shift, dispatch, activate), lag=(0, 0, 0 if single else 1), buffers=0, cause=CAUSE["matrix"],
+            stride=strides, reduce=accumulation(view, kernel.accumulate),
+            dep=(shift, dispatch, activate), lag=(0, 0, 0 if single else 1), buffers=0, cause=CAUSE["matrix"],
         )  # fmt: skip
     on_chip = sum(o.bytes for o in kernel.outputs) / max(1, product.c_elements * product.repeat)
     total_rows = plan.groups * product.repeat * plan.m * -(-plan.n // view.cols)
