@@ -285,6 +285,11 @@ def relu(low: float, high: float) -> Callable[[Call], Array]:
         def level(value: float) -> int:
             return out.zero + int(round_half_away(np.asarray(np.float32(value) / out.scale)))
 
+        if (
+            call.semantics.name == "tflm" and high == 6.0
+        ):  # TFLM's RELU6 clamps in the input's scale and rescales nothing
+            six = meta.zero + int(round_half_away(np.asarray(np.float32(6) / meta.scale)))
+            return np.clip(x, meta.zero, min(int(limits.max), six)).astype(out.dtype)
         bottom = max(int(limits.min), level(low))
         top = int(limits.max) if math.isinf(high) else min(int(limits.max), level(high))
         pair = quantize_multiplier(float(np.float32(meta.scale / out.scale)))

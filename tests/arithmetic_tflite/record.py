@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from op_cases import cases, svdf
+from op_cases import Case, cases, svdf
 from oracle import TFLM_MODELS, inputs, interpreter, litert
 
 GOLDEN = Path(__file__).parents[1] / "data" / "tflite_golden"
@@ -31,7 +31,31 @@ def operators() -> None:
             if places.size:
                 found[f"{case.name}|{semantics}|places"] = places.astype(np.int32)
                 found[f"{case.name}|{semantics}|values"] = other.reshape(-1)[places]
+    taken = []
+    for case in cases():
+        made = _tflm(case)
+        if made is not None:
+            taken.append(case.name)
+            base = found[case.name]
+            places = np.flatnonzero(made.reshape(-1) != base.reshape(-1))
+            if places.size:
+                found[f"{case.name}|tflm|places"] = places.astype(np.int32)
+                found[f"{case.name}|tflm|values"] = made.reshape(-1)[places]
+    found["tflm"] = np.array(taken)  # the cases TFLM has a kernel for
     np.savez_compressed(GOLDEN / "operators.npz", **found)
+
+
+def _tflm(case: Case) -> np.ndarray | None:
+    from tflite_micro import runtime
+
+    try:
+        run = runtime.Interpreter.from_bytes(case.model, arena_size=4_000_000)
+        for i, x in enumerate(case.inputs):
+            run.set_input(x, i)
+        run.invoke()
+    except (RuntimeError, ValueError):
+        return None
+    return run.get_output(0)
 
 
 def states(folder: Path) -> None:
