@@ -57,14 +57,16 @@ def fused_dot(
     depth = (columns_of(a) or 0) * (8 if formats[0] == "b1" else 1)
     per_scale = columns_of(scale_a)
     block = depth / per_scale if per_scale else None
-    rule, shape = find_rule(profile, formats, get_format(output).name, instruction, scale, depth=depth, block=block)
+    c_name = get_format(c_format or output).name
+    rule, shape = find_rule(
+        profile, formats, get_format(output).name, instruction, scale, depth=depth, block=block, c_format=c_name
+    )
     if saturate and rule.rule != "integer":
         raise HwsimError(f"saturate clamps int32 sums; {formats[0]} to {rule.output} has no such option")
     signed = any(isinstance(x, np.ndarray) and x.dtype.kind == "i" for x in (a, b, c))
     A, B = operand_bits(a, formats[0], "a"), operand_bits(b, formats[1], "b")
     if A.ndim != 2 or A.shape != B.shape or A.shape[1] == 0:
         raise HwsimError(f"fused_dot: a {A.shape} and b {B.shape}, expected two arrays (n, k)")
-    c_name = get_format(c_format).name if c_format else rule.output
     if c_name not in rule.c_formats:
         raise HwsimError(
             f"{profile}: {formats[0]} to {rule.output} adds c in {' or '.join(rule.c_formats)}, not {c_name}"

@@ -20,6 +20,11 @@ ZERO_EXPONENT = -8192  # of a zero operand: no product with it can be taken for 
 WIDTH = 256  # columns of a tile: its scratch stays in the first-level cache
 
 
+def narrow(rows: int, columns: int) -> bool:
+    """Whether a product is better computed transposed: its rows would be too short for loops along them."""
+    return columns < 64 and columns < rows
+
+
 def aligned_tile(
     av: Plane,
     ae: Plane,
@@ -251,19 +256,26 @@ def sum_to_odd(terms: Plane, partials: Plane) -> float:
 @cache
 def compiled(name: str) -> Callable[..., None]:
     """One of the tiles above compiled; machine code is kept on disk."""
-    import numba
     from numba.extending import register_jitable
 
     if name == "fma_tile":
         return _compiled_fma()
     if name == "grouped_tile":
         register_jitable(sum_to_odd)
-    kernel: Callable[..., None] = numba.njit(cache=True, nogil=True)(globals()[name])
+    return _jit(globals()[name])
+
+
+def _jit(function: Callable[..., None]) -> Callable[..., None]:
+    import numba
+
+    try:
+        kernel: Callable[..., None] = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # nowhere to write
+        kernel = numba.njit(nogil=True)(function)
     return kernel
 
 
 def _compiled_fma() -> Callable[..., None]:
-    import numba
     from numba.core import types
     from numba.extending import intrinsic
 
@@ -286,5 +298,4 @@ def _compiled_fma() -> Callable[..., None]:
                 for j in range(len(out)):
                     out[j] = fused(a0, row[j], out[j])
 
-    kernel: Callable[..., None] = numba.njit(cache=True, nogil=True)(tile)
-    return kernel
+    return _jit(tile)

@@ -89,8 +89,8 @@ def gemm(
     scale = scale_format(input, instruction, scale_a, scale_b)
     per_scale = columns_of(scale_a)
     block = (columns_of(A) or 0) / per_scale if per_scale else None
-    rule, shape = find_rule(profile, formats, output, instruction, scale, block=block)
-    c_name = get_format(c_format).name if c_format else rule.output
+    c_name = get_format(c_format).name if c_format else output
+    rule, shape = find_rule(profile, formats, output, instruction, scale, block=block, c_format=c_name)
     if c_name not in rule.c_formats:
         raise HwsimError(f"{profile}: {formats[0]} to {output} adds C in {' or '.join(rule.c_formats)}, not {c_name}")
     if saturate and rule.rule != "integer":
@@ -184,9 +184,9 @@ def _on_matrix_unit(
         y = decode(b, formats[1]).astype(np.float32)
         total = mxu.fp32_product(x, y, start, unit, passes, flush=flush, engine=engine, threads=threads)
     elif passes != 1:
-        raise HwsimError("passes are for fp32 operands; bf16 takes one")
+        raise HwsimError(f"passes are for fp32 operands; {formats[0]} takes one")
     else:
-        x, y = decode(a, "bf16"), decode(b, "bf16")
+        x, y = decode(a, formats[0]), decode(b, formats[1])
         total = mxu.bf16_product(x, y, start, unit, flush=flush, engine=engine, threads=threads)
     bits = np.where(np.isnan(total), np.uint32(0x7FC00000), total.view(np.uint32))
     return bits if output == "fp32" else convert(bits, "fp32", "bf16")

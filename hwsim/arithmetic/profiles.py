@@ -104,14 +104,15 @@ def find_rule(
     *,
     depth: int | None = None,
     block: float | None = None,
+    c_format: str | None = None,
 ) -> tuple[Rule, str | None]:
     """Return the table's line for a machine, its operand formats and its output, and the shape if one was named.
 
     ``instruction`` names what the machine has two answers for: a family ("mma.sync", "wgmma", "tcgen05.mma"), a kind
     ("kind::mxf4nvf4"), a shape ("m8n8k4"), or several joined by dots, up to a whole PTX name. Without it the first
     line wins: the machine's native, fastest path; with ``depth`` the first with a shape of that K, then the first that
-    can take it. ``scale`` is "" for an instruction without block scales, a format for one with (``block`` elements to
-    a scale, if known), None for either. Raises HwsimError naming what exists.
+    can take it, and with ``c_format`` one that adds that. ``scale`` is "" for an instruction without block scales, a
+    format for one with (``block`` elements to a scale, if known), None for either. Raises HwsimError naming what exists.
     """
     arch = architecture(profile)
     a, b = inputs
@@ -141,6 +142,8 @@ def find_rule(
         )
         asked = instruction or ("with block scales " + scale if scale else "without block scales")
         raise HwsimError(f"{profile}: no instruction {asked!r} for {a} × {b} → {output}; there is {_list(names)}")
+    if c_format is not None:
+        chosen = [r for r in chosen if c_format in r.c_formats] or chosen
     if block is not None:
         chosen = [r for r in chosen if any(s == scale and block == g for s, g in r.scales)] or chosen
     if depth is not None:

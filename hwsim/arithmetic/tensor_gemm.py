@@ -112,6 +112,10 @@ def _finite_chain(
     out = np.array(c, np.float64, order="C")
     if engine == "numpy":
         return _plain_chain(a, b, index, out, c_format, rule)
+    if len(index) == 1 and kernels.narrow(*out.shape):  # a dot product is the same from either side
+        flipped = Matrix(b.value[index[0]].T, b.exponent[index[0]].T), Matrix(a.value.T, a.exponent.T)
+        order = np.arange(a.value.shape[1])[None]
+        return _finite_chain(*flipped, order, out.T, c_format, rule, engine, threads).T
     smallest, largest, least = _product_range(a, b)
     kind = np.float32 if smallest >= 2.0**-96 and largest < 2.0**126 else np.float64
     fmt = get_format(rule.output)

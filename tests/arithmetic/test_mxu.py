@@ -67,6 +67,16 @@ def test_passes_approach_fp32() -> None:
         gemm(x, y, profile="tpu-v4", input="fp32", passes=2)
 
 
+def test_fp8_operands_are_their_bf16_values() -> None:
+    rng = np.random.default_rng(16)
+    a, b = encode(rng.normal(size=(4, 30)), "e4m3"), encode(rng.normal(size=(30, 4)), "e5m2")
+    wide = encode(decode(a, "e4m3"), "bf16"), encode(decode(b, "e5m2"), "bf16")
+    got = gemm(a, b, profile="tpu-v7", input=("e4m3", "e5m2"))
+    assert np.array_equal(got, gemm(*wide, profile="tpu-v7", input="bf16"))
+    with pytest.raises(HwsimError, match="not e4m3"):
+        gemm(a, a.T, profile="tpu-v3", input="e4m3")
+
+
 def test_flush_to_zero() -> None:
     a, b = encode([[2.0**-100]], "bf16"), encode([[2.0**-30]], "bf16")
     for profile in ("tpu-v3", "tpu-v4"):

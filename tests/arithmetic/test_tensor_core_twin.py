@@ -167,6 +167,18 @@ def test_threads_and_tiles_change_no_bit() -> None:
     assert np.array_equal(first[:9, :11], gemm(a[:9], b[:, :11], profile="h100", input="fp16", engine="numpy"))
 
 
+@pytest.mark.parametrize(
+    ("profile", "fmt"), [("a100", "bf16"), ("h100", "fp16"), ("tpu-v3", "bf16"), ("tpu-v4", "bf16")]
+)
+def test_tall_products_equal_wide_ones(profile: str, fmt: str) -> None:
+    rng = np.random.default_rng(8)
+    a, b = draw(rng, fmt, (90, 75), "near"), draw(rng, fmt, (75, 3), "near")
+    how: dict[str, Any] = {"profile": profile, "input": fmt}
+    tall = gemm(a, b, engine="numba", **how)
+    assert np.array_equal(tall, gemm(a, b, engine="numpy", **how))
+    assert np.array_equal(tall, gemm(b.T, a.T, engine="numba", **how).T)
+
+
 def test_scaled_gemm_is_the_chain() -> None:
     rng = np.random.default_rng(6)
     for fmt, scale, k, block, kind in (
