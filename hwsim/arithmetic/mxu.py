@@ -71,6 +71,8 @@ def bf16_product(
     for k in range(0, a.shape[1], unit.rows):
         x, y = a[:, k : k + unit.rows], b[k : k + unit.rows]
         part = _tile(x, y, unit.group, flush, engine, threads)
+        if x.shape[1] <= unit.rows - unit.group:  # rows of the array below add +0, which a sum underflowed to -0 shows
+            part = part + np.float32(0.0)
         total = part if total is None else _add(total, part, flush)
     assert total is not None
     return total if c is None else _add(c, total, flush)

@@ -38,6 +38,18 @@ def test_bf16_equals_the_register_transfer_array(profile: str, how: str) -> None
         assert np.array_equal(got, want), engine
 
 
+def test_a_sum_that_underflows_below_zero_has_the_array_s_sign() -> None:
+    a, b = encode([[-(2.0**-80)]], "bf16"), encode([[2.0**-80]], "bf16")
+    for k in (1, 4, 12, 13, 16):
+        x, y = np.zeros((1, k), np.uint16), np.zeros((k, 1), np.uint16)
+        x[0, -1], y[-1, 0] = a[0, 0], b[0, 0]
+        for profile, group in (("tpu-v3", 1), ("tpu-v4", 4)):
+            want = run_array(x, y, "ws", ArrayConfig(rows=16, cols=4, rows_per_stage=group)).output.view(np.uint32)
+            for engine in ("numpy", "numba"):
+                got = gemm(x, y, profile=profile, input="bf16", tile_k=16, engine=engine)
+                assert np.array_equal(got, want), (k, profile, engine)
+
+
 def test_int8_equals_the_register_transfer_array() -> None:
     rng = np.random.default_rng(12)
     a, b = rng.integers(-128, 128, (6, 37)).astype(np.int8), rng.integers(-128, 128, (37, 5)).astype(np.int8)
