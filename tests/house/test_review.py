@@ -297,3 +297,44 @@ def test_an_opaque_operator_is_said_or_refused(capsys: pytest.CaptureFixture[str
     trace.write_text(HEAD + "1,all,custom,x,Nx1000,code=RFFT2D,\n")
     assert main(["run", str(trace), "--on", "tpu-v4"]) == 0
     assert "operator RFFT2D (all) is unknown" in capsys.readouterr().out
+
+
+def test_residuals_are_read_at_the_read_bandwidth() -> None:
+    result = hwsim.simulate("resnet50_v1", "scalesim-128x128-os", batch=3, precision="int8")
+    assert result.bound_s <= result.latency_s
+
+
+@pytest.mark.parametrize(
+    ("network", "machine", "batch", "precision"),
+    [
+        ("unet_3d_brats", "tpu-v6e", 1, "bf16"),
+        ("deeplabv3_resnet50", "tpu-v3", 2, "fp32"),
+        ("unet", "tpu-v4", 2, "bf16"),
+    ],
+)
+def test_windows_do_not_read_their_operands_over_and_over(
+    network: str, machine: str, batch: int, precision: str
+) -> None:
+    result = hwsim.simulate(network, machine, batch=batch, precision=precision)
+    for kernel, row in zip(result.plan.kernels, result.kernels, strict=True):
+        if kernel.kind == "matmul":
+            operands = kernel.weight_bytes + kernel.input_bytes
+            assert row["dram_read_bytes"] <= 16 * operands + 2**20, row["name"]
+
+
+def test_a_plan_answers_only_its_own_question() -> None:
+    plan = hwsim.simulate("alexnet", "tpu-v4", precision="bf16").plan
+    for other in ({"batch": 64, "precision": "bf16"}, {"precision": "int8"}):
+        with pytest.raises(HwsimError, match="plan is for"):
+            hwsim.simulate("alexnet", "tpu-v4", plan=plan, **other)  # type: ignore[arg-type]
+    with pytest.raises(HwsimError, match="plan must be"):
+        hwsim.simulate("alexnet", "tpu-v4", plan={})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 9, 100, 2047, 2049, 100_000])
+def test_a_pod_does_the_work_of_its_batch(batch: int) -> None:
+    result = hwsim.simulate("mobilenet_v2", "tpu-v3-pod", batch=batch, precision="bf16")
+    assert result.macs == batch * hwsim.load_network("mobilenet_v2").macs
+    totals = result.totals
+    assert totals.used <= totals.programs == 2048 and totals.used * totals.share >= batch
+    assert result.energy_j > result.energy.static.power_w.low * totals.programs * result.latency_s * 0.99
