@@ -326,7 +326,7 @@ def test_a_plan_answers_only_its_own_question() -> None:
     plan = hwsim.simulate("alexnet", "tpu-v4", precision="bf16").plan
     for other in ({"batch": 64, "precision": "bf16"}, {"precision": "int8"}):
         with pytest.raises(HwsimError, match="plan is for"):
-            hwsim.simulate("alexnet", "tpu-v4", plan=plan, **other)  # type: ignore[arg-type]
+            hwsim.simulate("alexnet", "tpu-v4", plan=plan, **other)
     with pytest.raises(HwsimError, match="plan must be"):
         hwsim.simulate("alexnet", "tpu-v4", plan={})  # type: ignore[arg-type]
 
