@@ -15,7 +15,7 @@ from hwsim.arithmetic.tflite_semantics import Semantics
 from hwsim.errors import HwsimError
 from hwsim.network.tflite_file import TfOp
 
-MAX_TENSOR_ELEMENTS = 1 << 27
+MAX_TENSOR_ELEMENTS = 1 << 26
 MAX_WORK = 1 << 40  # multiply-accumulates and elements of one run
 
 NONE, RELU, RELU_N1, RELU6 = 0, 1, 2, 3

@@ -14,6 +14,7 @@ from hwsim.arithmetic.tflite_model import Tensor
 from hwsim.network.tflite_file import TfOp
 
 IM2COL_ELEMENTS = 1 << 22  # window elements unfolded at a time
+MAX_CELLS = 1 << 17  # of one window; each is a pass over the output
 SAME, VALID = 0, 1
 INTEGERS = ("int8", "uint8", "int16")
 
@@ -45,11 +46,20 @@ def axis(call: Call, size: int, kernel: int, stride: int, dilation: int = 1) -> 
     return Axis(out, stride, dilation, kernel, 0, 0)
 
 
-def windows(call: Call, h: int, w: int, kh: int, kw: int, dilated: bool = True) -> tuple[Axis, Axis]:
-    """Both axes of a 2-D window with the operator's strides and dilations."""
+def windows(call: Call, shape: tuple[int, ...], kh: int, kw: int, dilated: bool = True) -> tuple[Axis, Axis]:
+    """Both axes of a 2-D window over an NHWC shape, with the operator's strides and dilations.
+
+    Refuses windows whose padded image or number of cells would cost more than any real layer.
+    """
+    n, h, w, c = shape
     dh = call.option("DilationHFactor", 1) if dilated else 1
     dw = call.option("DilationWFactor", 1) if dilated else 1
-    return (axis(call, h, kh, call.option("StrideH", 1), dh), axis(call, w, kw, call.option("StrideW", 1), dw))
+    rows = axis(call, h, kh, call.option("StrideH", 1), dh)
+    columns = axis(call, w, kw, call.option("StrideW", 1), dw)
+    if kh * kw > MAX_CELLS:
+        raise call.fail(f"a window of {kh} x {kw} cells is too large (limit {MAX_CELLS})")
+    call.claim((n, h + rows.before + rows.after, w + columns.before + columns.after, c))
+    return rows, columns
 
 
 def weight_scales(call: Call, weight: Tensor, channels: int, along: int) -> Array:
@@ -129,7 +139,7 @@ def conv_2d(call: Call) -> Array:
     groups, channels = x.shape[3] // w.shape[3], w.shape[0]
     if not groups or channels % groups:
         raise call.fail(f"{channels} output channels do not divide into {groups} groups")
-    h, v = windows(call, x.shape[1], x.shape[2], w.shape[1], w.shape[2])
+    h, v = windows(call, x.shape, w.shape[1], w.shape[2])
     work = x.shape[0] * h.out * v.out * int(np.prod(w.shape))
     shape = call.claim((x.shape[0], h.out, v.out, channels), work)
     if x.dtype == np.float32:
@@ -192,7 +202,7 @@ def depthwise_conv_2d(call: Call) -> Array:
     if x.ndim != 4 or w.ndim != 4 or w.shape[0] != 1 or not x.shape[3] or w.shape[3] % x.shape[3]:
         raise call.fail(f"filter {w.shape} does not fit input {x.shape}")
     channels = w.shape[3]
-    h, v = windows(call, x.shape[1], x.shape[2], w.shape[1], w.shape[2])
+    h, v = windows(call, x.shape, w.shape[1], w.shape[2])
     work = x.shape[0] * h.out * v.out * int(np.prod(w.shape))
     shape = call.claim((x.shape[0], h.out, v.out, channels), work)
     multiplier = channels // x.shape[3]
@@ -290,7 +300,7 @@ def transpose_conv(call: Call) -> Array:
     shape = call.claim(size.tolist(), x.shape[0] * x.shape[1] * x.shape[2] * int(np.prod(w.shape)))
     if (x.dtype != np.int8 and x.dtype != np.uint8) or w.dtype != x.dtype or shape[3] != w.shape[0]:
         raise call.refuse_types("int8", "uint8")
-    h, v = windows(call, shape[1], shape[2], w.shape[1], w.shape[2], dilated=False)
+    h, v = windows(call, shape, w.shape[1], w.shape[2], dilated=False)
     if (h.out, v.out) != x.shape[1:3] or shape[0] != x.shape[0]:
         raise call.fail(f"output {shape} does not fit input {x.shape}")
     weight, channels, per_channel = call.meta(1), w.shape[0], x.dtype == np.int8

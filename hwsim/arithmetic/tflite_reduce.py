@@ -24,7 +24,7 @@ EIGHT = ("int8", "uint8")
 def _pool_axes(call: Call, x: Array) -> tuple[Axis, Axis]:
     if x.ndim != 4:
         raise call.fail(f"needs an image, not shape {x.shape}")
-    h, v = windows(call, x.shape[1], x.shape[2], call.option("FilterHeight"), call.option("FilterWidth"), dilated=False)
+    h, v = windows(call, x.shape, call.option("FilterHeight"), call.option("FilterWidth"), dilated=False)
     call.claim((x.shape[0], h.out, v.out, x.shape[3]), x.shape[0] * h.out * v.out * x.shape[3] * h.kernel * v.kernel)
     return h, v
 

@@ -261,3 +261,16 @@ def test_parts_and_slices_are_moves() -> None:
     assert np.array_equal(made[0], x[:, :5]) and np.array_equal(made[1], x[:, 5:])
     made = run("UNPACK", ["x"], [], [(12,)] * 2, ("UnpackOptions", {"Axis": 0, "Num": 2}))
     assert np.array_equal(np.stack(made), x)
+
+
+def test_windows_without_bounds_are_refused() -> None:
+    """A pooling window of 65 535 x 65 535 cells, as one flipped word of a file makes it."""
+    options = (
+        "Pool2DOptions",
+        {"Padding": SAME, "StrideW": 1, "StrideH": 1, "FilterWidth": 65535, "FilterHeight": 65535},
+    )
+    for code in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
+        model = File([q("x", (1, 4, 4, 2)), q("y", (1, 4, 4, 2))], [Op(code, ["x"], ["y"], options)]).bytes()
+        with pytest.raises(HwsimError) as error:
+            run_tflite(model, np.zeros((1, 4, 4, 2), np.int8))
+        one_line(error, "too large")
