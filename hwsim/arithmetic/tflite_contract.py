@@ -143,6 +143,8 @@ def conv_2d(call: Call) -> Array:
     work = x.shape[0] * h.out * v.out * int(np.prod(w.shape))
     shape = call.claim((x.shape[0], h.out, v.out, channels), work)
     if x.dtype == np.float32:
+        if w.dtype != np.float32:
+            raise call.refuse_types("int8", "uint8", "int16 with int8 weights", "fp32")
         kernel = w.astype(np.float32).reshape(channels, -1)
         y = _unfold(x, h, v, 0.0, groups, [m.T for m in np.split(kernel, groups)], np.dtype(np.float32))
         bias = call.x(2) if call.has(2) else np.float32(0)
@@ -207,6 +209,8 @@ def depthwise_conv_2d(call: Call) -> Array:
     shape = call.claim((x.shape[0], h.out, v.out, channels), work)
     multiplier = channels // x.shape[3]
     if x.dtype == np.float32:
+        if w.dtype != np.float32:
+            raise call.refuse_types("int8", "uint8", "int16 with int8 weights", "fp32")
         y = _depthwise(x, w[0].astype(np.float32), h, v, 0.0, multiplier, np.dtype(np.float32), 0)
         bias = call.x(2) if call.has(2) else np.float32(0)
         return call.float_clamp((y + bias).astype(np.float32)).reshape(shape)

@@ -274,3 +274,15 @@ def test_windows_without_bounds_are_refused() -> None:
         with pytest.raises(HwsimError) as error:
             run_tflite(model, np.zeros((1, 4, 4, 2), np.int8))
         one_line(error, "too large")
+
+
+def test_hybrid_layers_are_refused() -> None:
+    """Float activations with int8 weights quantise on the fly in kernels that are not modelled."""
+    x, w, y = (
+        T("x", (1, 4, 4, 2), "float32"),
+        q("w", data=np.ones((3, 1, 1, 2), np.int8)),
+        T("y", (1, 4, 4, 3), "float32"),
+    )
+    with pytest.raises(HwsimError) as error:
+        run_tflite(_conv_model(x, w, y), np.zeros((1, 4, 4, 2), np.float32))
+    one_line(error, "no tflite-reference kernel for (fp32, int8) -> fp32")
