@@ -22,7 +22,7 @@ WIDTH = 256  # columns of a tile: its scratch stays in the first-level cache
 
 def narrow(rows: int, columns: int) -> bool:
     """Whether a product is better computed transposed: its rows would be too short for loops along them."""
-    return columns < 64 and columns < rows
+    return columns < 128 and columns < rows
 
 
 def aligned_tile(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwsim.arithmetic import fused_dot, gemm
+from hwsim.arithmetic import fused_dot, gemm, prune
 from hwsim.arithmetic.formats import bits_dtype
 from hwsim.arithmetic.profiles import Rule, find_rule, rules
 from hwsim.arithmetic.reference import fused_one, scaled_one
@@ -201,3 +201,40 @@ def test_scaled_gemm_is_the_chain() -> None:
         for engine in ("numba", "numpy"):
             got = gemm(a, b, scale_a=s, scale_b=t, engine=engine, **how)
             assert np.array_equal(got, want.reshape(4, 5)), (kind, engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_random_instructions_shapes_and_masks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(250):
+        rule = FLOAT[rng.integers(len(FLOAT))]
+        how = str(rng.choice(["any", "near", "tiny"]))
+        pair = (str(rng.choice(rule.inputs)), str(rng.choice(rule.inputs)))
+        c_format, shape = str(rng.choice(rule.c_formats)), rule.shapes[rng.integers(len(rule.shapes))]
+        most = int(shape.rpartition("k")[2])
+        k = most if rule.rule == "fp16-pairs" else int(rng.integers(1, most + 1))
+        common: dict[str, Any] = {
+            "profile": rule.arch, "input": pair, "output": rule.output, "c_format": c_format,
+            "instruction": f"{rule.instruction}.{shape}" + (f".kind::{rule.kind}" if rule.kind else ""),
+        }  # fmt: skip
+        a, b, c = draw(rng, pair[0], (20, k), how), draw(rng, pair[1], (20, k), how), draw(rng, c_format, (20,), how)
+        rows = zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
+        assert fused_dot(a, b, c, **common).tolist() == [fused_one(x, y, z, pair, c_format, rule) for x, y, z in rows]
+        m, depth, n = (int(v) for v in rng.integers(1, [9, 100, 330]))
+        m, n = (n, m) if rng.random() < 0.4 else (m, n)
+        sparse = rng.random() < 0.4 and rule.rule == "fused" and rule.arch not in ("volta", "turing", "xavier")
+        depth += -depth % 8
+        A, B, C = (
+            draw(rng, pair[0], (m, depth), how),
+            draw(rng, pair[1], (depth, n), how),
+            draw(rng, c_format, (m, n), "near"),
+        )
+        if how == "any":  # rows and columns without NaNs beside those with
+            A = np.where(rng.random((m, 1)) < 0.7, draw(rng, pair[0], (m, depth), "near"), A)
+            B = np.where(rng.random((1, n)) < 0.7, draw(rng, pair[1], (depth, n), "near"), B)
+        if sparse:
+            A = np.where(prune(rng.normal(size=(m, depth)), fmt=pair[0]), A, A.dtype.type(0))
+        common["sparsity"] = "2:4" if sparse else None
+        plain, compiled = (gemm(A, B, C, engine=engine, **common) for engine in ("numpy", "numba"))
+        assert np.array_equal(plain, compiled), (rule, pair, how, A.shape, B.shape)
