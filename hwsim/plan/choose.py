@@ -94,7 +94,7 @@ def vector_sweeps(kernel: Kernel, view: SystolicView, constants: Constants) -> t
 
 def _sweep(ops: float, view: SystolicView, constants: Constants) -> Sweep:
     """All cores when splitting the work gains more than starting the second core costs."""
-    saved = ops / view.lanes * (1 - 1 / view.cores)
+    saved = ops / view.lane_ops * (1 - 1 / view.cores)
     split = view.cores > 1 and saved > constants["megacore_start"] * view.clock_hz
     return Sweep(ops, view.cores, True) if split else Sweep(ops)
 
@@ -107,7 +107,7 @@ def _on_vector(kernel: Kernel, view: SystolicView) -> bool:
     together = max(1, min(view.rows // max(1, product.conv.in_channels), view.cols // product.n))
     folds = math.prod(product.conv.kernel) * -(-product.batch // together)
     on_array = folds * product.m / (view.arrays * view.cores)
-    return 2 * kernel.macs / (view.alus * view.lanes * view.cores) < on_array
+    return 2 * kernel.macs / (view.alus * view.lane_ops * view.cores) < on_array
 
 
 def lane_costs(kernel: Kernel, view: SystolicView, constants: Constants) -> LaneCosts:
@@ -180,7 +180,7 @@ def estimate(
     assert kernel.multiply is not None
     plan = shape.plan
     groups = plan.groups * shape.repeat
-    nm = -(-plan.m // window.m)
+    nm, nn = -(-plan.m // window.m), -(-plan.n // window.n)
     nk = -(-plan.k // window.k) * (plan.taps if window.splits_taps(plan) else 1)
     read = view.dram_read * constants["memory_efficiency"]
     write = view.dram_write * constants["memory_efficiency"]
@@ -200,13 +200,15 @@ def estimate(
         matrix = groups * plan.taps * _array_clocks(shape, window, view) / rate
     touched = plan.groups * shape.repeat * plan.m * plan.n
     popped = (costs.touch + costs.copy) * (1 + nk) if window.piped else costs.touch
-    vector = (popped * touched + costs.fused) / (view.lanes * window.cores)
+    vector = (popped * touched + costs.fused) / (view.lane_ops * window.cores)
     if not window.piped:
         return loads + matrix + folds_k * min(plan.m, plan.n, view.rows) + vector + out
     a, b, _ = window_bytes(shape, window, view)
     first = (a * (shape.a_level == "dram") + b * (shape.b_level == "dram")) / read
-    first += costs.prologue * window.n * window.k / view.lanes
-    return first + max(loads, matrix + (vector if costs.touch else 0.0), vector, out)
+    first += costs.prologue * window.n * window.k / view.lane_ops
+    widened = costs.convert_a * plan.m * plan.k * nn + costs.convert_b * plan.n * plan.k * plan.taps * nm
+    widened *= groups / (view.lane_ops * window.cores)
+    return first + max(loads, matrix + (vector if costs.touch else 0.0), vector, out, widened)
 
 
 def _array_clocks(shape: Shape, window: Window, view: SystolicView) -> float:

@@ -63,6 +63,7 @@ class SystolicView:
     host_bytes: float
     lanes: int
     alus: int
+    lane_ops: float  # lane operations a core starts per array clock
     vector_rates: Mapping[str, float]
     instruction_cycles: float
     program_s: float
@@ -155,6 +156,7 @@ def systolic_view(acc: Accelerator) -> SystolicView:
         host_bytes=acc.host.bandwidth_bytes_per_s / share * per_clock,
         lanes=vector.lanes * vector.sublanes,
         alus=vector.alus,
+        lane_ops=vector.lanes * vector.sublanes * vector.clock_hz / clock,
         vector_rates=dict(vector.rates),
         instruction_cycles=acc.dispatch.instruction_cycles,
         program_s=acc.dispatch.program_s,

@@ -224,24 +224,37 @@ def _shrunk(shape: Shape, window: Window, view: SystolicView) -> Window:
 
 
 def _cuts(shape: Shape, view: SystolicView) -> list[tuple[int, int, int]]:
+    """Windows that fit: for each width n the tallest m, at the largest K that fits and at a few folds of K.
+
+    A short K lets m and n grow, so that operands are read less often, at the price of more, smaller steps.
+    """
     plan = shape.plan
-    for k in _steps(plan.k, view.rows):
-        found: list[tuple[int, int, int]] = []
-        tallest = 0
-        for n in _steps(plan.n, view.cols):
-            for m in _steps(plan.m, view.rows):
-                if m <= tallest:
-                    break
-                if fits(shape, Window(m, n, k), view):
-                    found.append((m, n, k))
-                    tallest = m
-                    break
-        if found:
-            # More, smaller windows overlap better than the largest one: offer halvings of the first that fits.
-            m, n, k = found[0]
-            found += [(s, n, k) for s in _steps(plan.m, view.rows) if view.rows <= s < m]
-            return found
-    return []
+    found: list[tuple[int, int, int]] = []
+    deepest = next((cuts for k in _steps(plan.k, view.rows) if (cuts := _tallest(shape, view, k))), [])
+    if deepest:
+        found += deepest
+        # More, smaller windows overlap better than the largest one: offer halvings of the first that fits.
+        m, n, k = deepest[0]
+        found += [(s, n, k) for s in _steps(plan.m, view.rows) if view.rows <= s < m]
+    for k in (16 * view.rows, 4 * view.rows, view.rows):
+        if deepest and k < deepest[0][2]:
+            found += _tallest(shape, view, k)
+    return found
+
+
+def _tallest(shape: Shape, view: SystolicView, k: int) -> list[tuple[int, int, int]]:
+    plan = shape.plan
+    found: list[tuple[int, int, int]] = []
+    tallest = 0
+    for n in _steps(plan.n, view.cols):
+        for m in _steps(plan.m, view.rows):
+            if m <= tallest:
+                break
+            if fits(shape, Window(m, n, k), view):
+                found.append((m, n, k))
+                tallest = m
+                break
+    return found
 
 
 def _steps(total: int, unit: int) -> list[int]:

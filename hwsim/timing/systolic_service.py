@@ -42,10 +42,12 @@ def service_cycles(schedule: Schedule, view: SystolicView, constants: Mapping[st
     rows = unit == UNIT["shift"]
     out[rows] = -(-view.rows // view.weight_rows_per_clk) * view.clks_per_weight_row
     rows = (unit == UNIT["vector"]) | (unit == UNIT["convert"])
-    out[rows] = np.ceil(column["issued"][rows] / (view.lanes * column["lanes"][rows]))
+    out[rows] = np.ceil(column["issued"][rows] / (view.lane_ops * column["lanes"][rows]))
     rows = unit == UNIT["dispatch"]
     overhead = constants["kernel_overhead"] + view.kernel_s
-    out[rows] = round(overhead * view.clock_hz + constants["layer_sync"] + view.instruction_cycles)
+    # A memory's stated latency is paid once a kernel, before its first byte; later transfers are in flight.
+    fixed = overhead * view.clock_hz + constants["layer_sync"] + view.instruction_cycles + view.dram_latency
+    out[rows] = round(fixed)
     # Element-wise kernels on several cores take a while until all of them run.
     out[rows & (column["lanes"] > 1)] += round(constants["megacore_start"] * view.clock_hz)
     rows = unit == UNIT["link"]
@@ -74,12 +76,18 @@ def _share_memory(schedule: Schedule, view: SystolicView, efficiency: float, out
         return np.bincount(kernel[rows], weights=values[rows], minlength=count)
 
     load_issues, store_issues = total(loads, issues), total(stores, issues)
+
+    def least(rows: Any) -> Any:
+        found = np.full(count, np.inf)
+        np.minimum.at(found, kernel[rows], column["bytes"].sum(axis=1)[rows].astype(float))
+        return np.where(np.isfinite(found), found, 0.0)
+
     both = (load_issues > 0) & (store_issues > 0)
     slow_loads = both & (load_issues >= store_issues)
     beside = np.where(
         slow_loads,
-        total(stores, moved) * (1 - 1 / np.maximum(1, store_issues)),
-        total(loads, moved) * (1 - 1 / np.maximum(1, load_issues)),
+        total(stores, moved) - least(stores),
+        total(loads, moved) - least(loads),
     )
     extra = beside / np.maximum(1, np.where(slow_loads, load_issues, store_issues)) / (view.dram_read * efficiency)
     slowed = np.where(slow_loads[kernel], loads, stores & both[kernel])
