@@ -9,6 +9,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hwsim.api import conv2d, list_accelerators, list_networks, matmul
     from hwsim.errors import HwsimError
+    from hwsim.execution.numerics_report import numerics
+    from hwsim.execution.run import execute
+    from hwsim.execution.verification import verify
     from hwsim.machine import load_accelerator
     from hwsim.network.graph import Network
     from hwsim.network.load import load_network
@@ -22,15 +25,18 @@ _HOME = {
     "Plan": "hwsim.plan.plan",
     "Result": "hwsim.result",
     "conv2d": "hwsim.api",
+    "execute": "hwsim.execution.run",
     "list_accelerators": "hwsim.api",
     "list_networks": "hwsim.api",
     "load_accelerator": "hwsim.machine",
     "load_network": "hwsim.network.load",
     "matmul": "hwsim.api",
+    "numerics": "hwsim.execution.numerics_report",
     "simulate": "hwsim.simulation",
+    "verify": "hwsim.execution.verification",
 }
 
-_PARTS = ("scalesim",)
+_PARTS = ("arithmetic", "scalesim")
 
 __all__ = [
     "HwsimError",
@@ -38,12 +44,15 @@ __all__ = [
     "Plan",
     "Result",
     "conv2d",
+    "execute",
     "list_accelerators",
     "list_networks",
     "load_accelerator",
     "load_network",
     "matmul",
+    "numerics",
     "simulate",
+    "verify",
 ]
 
 

@@ -27,6 +27,13 @@ class _Parser(argparse.ArgumentParser):
             )
 
 
+_VALUES = {
+    "execute": "run a network with a machine's arithmetic and show its values",
+    "verify": "compare those values, bit for bit, with the oracle that applies",
+    "numerics": "what each precision costs in accuracy, layer by layer",
+}
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of all commands; the options of a leaf command are only filled in when it is the one given."""
     parser = _Parser(prog="hwsim", description="What will this network cost on that hardware, and why?")
@@ -64,6 +71,13 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     importer.add_argument("network", help="an .onnx, .tflite, .pt2 or SCALE-Sim file")
     importer.add_argument("-o", "--output", required=True, metavar="FILE.layers.csv")
     importer.add_argument("--name", help="the network's name in the trace")
+
+    for name, told in _VALUES.items():
+        values = commands.add_parser(name, help=told)
+        if command == name:
+            from hwsim.execution.command import add_arguments as add_value_arguments
+
+            add_value_arguments(values, name)
 
     scalesim = commands.add_parser("scalesim", help="SCALE-Sim's own files in, its own reports out")
     if command == "scalesim":
@@ -266,7 +280,20 @@ def _scalesim(args: argparse.Namespace) -> int:
     return command.main(args)
 
 
-_COMMANDS = {"run": _run, "list": _list, "show": _show, "import": _import, "scalesim": _scalesim}
+def _values(args: argparse.Namespace) -> int:
+    from hwsim.execution.command import main as run_values
+
+    return run_values(args, _shapes(args.shapes))
+
+
+_COMMANDS = {
+    **dict.fromkeys(_VALUES, _values),
+    "run": _run,
+    "list": _list,
+    "show": _show,
+    "import": _import,
+    "scalesim": _scalesim,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
