@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwsim.execution.numerics import numerics
+    from hwsim.execution.numerics_report import numerics
     from hwsim.execution.run import Execution, execute
     from hwsim.execution.verification import Verification, verify
     from hwsim.execution.weights import random_weights
@@ -14,7 +14,7 @@ _HOME = {
     "Execution": "run",
     "Verification": "verification",
     "execute": "run",
-    "numerics": "numerics",
+    "numerics": "numerics_report",
     "random_weights": "weights",
     "verify": "verification",
 }

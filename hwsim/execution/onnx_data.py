@@ -264,7 +264,7 @@ def _one_hot(c: Call) -> Array:
     axis = axis if axis >= 0 else axis + c[0].ndim + 1
     index = np.where(c[0] < 0, c[0] + depth, c[0])
     places = np.arange(depth).reshape([-1 if i == axis else 1 for i in range(c[0].ndim + 1)])
-    return np.where(np.expand_dims(index, axis) == places, c[2][1], c[2][0])
+    return np.asarray(np.where(np.expand_dims(index, axis) == places, c[2][1], c[2][0]))
 
 
 def _trilu(c: Call) -> Array:

@@ -48,7 +48,7 @@ def run_onnx(
         left[name] = left.get(name, 0) + 1
     epilogue: set[str] = set()
     for node in graph.nodes:
-        arithmetic = pick(node.name, node.op)
+        arithmetic = pick(node.name or node.outputs[0], node.op)
         made = _node(model, node, values, arithmetic)
         inside = node.op in CONTRACT or (node.op in ELEMENTWISE and any(n in epilogue for n in node.inputs))
         for name, value in zip(node.outputs, made, strict=False):

@@ -9,6 +9,7 @@ an assumption about the library's kernel: no order is published.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,27 @@ MAX_ELEMENTS = 1 << 29  # of one tensor
 PATCH_ELEMENTS = 1 << 24  # unfolded input held at once
 
 
+@dataclass(slots=True)
+class Tally:
+    """Values lost to a format: finite ones beyond its range (infinite, or clamped where it saturates), non-zero ones that
+    became zero."""
+
+    overflow: int = 0
+    saturated: int = 0
+    underflow: int = 0
+
+    def count(self, before: Array, after: Array, fmt: str, saturate: bool) -> None:
+        """Compare values before and after rounding to ``fmt``."""
+        finite = np.isfinite(before)
+        self.overflow += int(np.count_nonzero(finite & ~np.isfinite(after)))
+        self.underflow += int(np.count_nonzero((before != 0) & (after == 0)))
+        if saturate:
+            self.saturated += int(np.count_nonzero(finite & (np.abs(before) > _largest(fmt))))
+
+
+Audit = Callable[[Array, Array, list[tuple[int, int]], Array], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
     """How products are summed and values are kept.
@@ -32,7 +54,8 @@ class Arithmetic:
     Without ``profile`` numpy computes in ``dtype``. With it, operands are rounded to ``inputs`` (activations, weights) and
     multiplied as that machine does; ``store`` is the format a layer's result is rounded to ("" keeps fp32). ``rows``,
     ``cols`` and ``pack_taps`` describe a systolic array (0 rows: Tensor Cores), ``passes`` its passes for fp32 operands.
-    ``scaled`` brings each operand to the format's full range by one factor per tensor first (fp8).
+    ``scaled`` brings each operand to the format's full range by one factor per tensor first (fp8). ``tally`` counts what
+    rounding operands and results loses; ``audit`` is shown every product: operands' bits, chains of k, sums as float32.
     """
 
     name: str
@@ -45,12 +68,19 @@ class Arithmetic:
     cols: int = 0
     pack_taps: str = "row"
     scaled: bool = False
+    tally: Tally | None = None
+    audit: Audit | None = None
 
     def cast(self, x: Array) -> Array:
         """``x`` as a layer's result is kept: floats rounded to nearest even in the stored format."""
         if x.dtype.kind != "f":
             return x
-        return rounded(x, self.store) if self.store else x.astype(self.dtype, copy=False)
+        if not self.store:
+            return x.astype(self.dtype, copy=False)
+        kept = rounded(x, self.store)
+        if self.tally is not None:
+            self.tally.count(x, kept, self.store, saturate=False)
+        return kept
 
 
 EXACT = Arithmetic("exact", np.float64)
@@ -113,6 +143,10 @@ class Operand:
             self.factor = 2.0 ** math.ceil(math.log2(peak / _largest(fmt))) if peak > 0 else 1.0
             values = values / values.dtype.type(self.factor)
         self.bits = _encode(values, fmt, arithmetic.scaled)
+        if arithmetic.tally is not None:
+            from hwsim.arithmetic.formats import decode
+
+            arithmetic.tally.count(values, decode(self.bits, fmt), fmt, arithmetic.scaled)
 
     def of(self, bits: Array) -> Operand:
         """Other bits (a part, a rearrangement) under the same factor."""
@@ -166,6 +200,8 @@ def _sum(a: Operand, b: Operand, arithmetic: Arithmetic, chains: list[tuple[int,
         )
     assert total is not None
     values = np.asarray(total).view(np.float32)
+    if arithmetic.audit is not None:
+        arithmetic.audit(x, y, chains or [(0, k)], values)
     factor = a.factor * b.factor
     return values if factor == 1.0 else (values * np.float32(factor)).astype(np.float32)
 

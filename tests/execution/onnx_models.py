@@ -24,8 +24,8 @@ def fixture(name: str, seed: int = 0) -> bytes:
         if tensor.data_location != 1:
             continue
         shape = tuple(tensor.dims)
-        if tensor.data_type == 7:  # position ids
-            ids = np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
+        if tensor.data_type == 7:  # positions and token types
+            ids = (np.arange(np.prod(shape), dtype=np.int64) % 2).reshape(shape)
             model.graph.initializer[i].CopyFrom(numpy_helper.from_array(ids, tensor.name))
             continue
         assert tensor.data_type == 1, tensor.name
@@ -45,7 +45,10 @@ def graph(nodes: list[Any], inputs: dict[str, tuple[np.dtype[Any] | type, tuple[
     made = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(t)), s) for n, (t, s) in inputs.items()],
+        [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(t)), s)
+            for n, (t, s) in inputs.items()
+        ],
         [helper.make_empty_tensor_value_info(n) for n in outputs],
         [numpy_helper.from_array(a, n) for n, a in (stored or {}).items()],
     )
