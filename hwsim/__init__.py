@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hwsim.api import conv2d, list_accelerators, list_networks, matmul
+    from hwsim.comparison import compare
     from hwsim.errors import HwsimError
     from hwsim.execution.numerics_report import numerics
     from hwsim.execution.run import execute
@@ -24,6 +25,7 @@ _HOME = {
     "Network": "hwsim.network.graph",
     "Plan": "hwsim.plan.plan",
     "Result": "hwsim.result",
+    "compare": "hwsim.comparison",
     "conv2d": "hwsim.api",
     "execute": "hwsim.execution.run",
     "list_accelerators": "hwsim.api",
@@ -43,6 +45,7 @@ __all__ = [
     "Network",
     "Plan",
     "Result",
+    "compare",
     "conv2d",
     "execute",
     "list_accelerators",

@@ -59,6 +59,10 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         "--detail", action="store_true", help="print time and energy of every kernel by cause and component"
     )
 
+    compared = commands.add_parser("compare", help="a network on many machines, ranked by cost at a latency objective")
+    if command == "compare":
+        _compare_arguments(compared)
+
     lists = commands.add_parser("list", help="networks or accelerators that ship with hwsim")
     lists.add_argument("what", choices=("networks", "accelerators"))
     lists.add_argument("--json", action="store_true")
@@ -85,6 +89,34 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
         add_arguments(scalesim)
     return parser
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", help="a zoo name, or a .layers.csv, .onnx, .tflite, .pt2 or SCALE-Sim .csv file")
+    parser.add_argument("--on", required=True, metavar="A,B,…", help="targets with commas between, as for run")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--batch", type=int, help="default: the best that meets the objective, else 1")
+    sizes.add_argument("--batches", metavar="1,8,64", help="a row for each")
+    parser.add_argument("--slo", metavar="20ms", help="latency objective")
+    parser.add_argument("--rate", metavar="300/s", help="requests to carry")
+    parser.add_argument("--precision", help="as for run; default the network's own, or the nearest a machine has")
+    parser.add_argument("--shapes", default="", metavar="S=384,…", help="values of further symbols")
+    parser.add_argument("--phase", choices=("prefill", "decode"), help="which phase of a language model")
+    parser.add_argument("--context", type=int, help="tokens read (prefill) or kept (decode)")
+    parser.add_argument("--prices", metavar="FILE", help="a .toml file of prices and assumptions")
+    parser.add_argument(
+        "--price", action="append", default=[], metavar="TARGET=USD", help="tpu-v4=2.10USD/h is rent, =249USD purchase"
+    )
+    for name, example, what in (
+        ("electricity", "0.12USD/kWh", "price of electricity, for bought machines"),
+        ("cooling", "30%%", "watts of cooling per watt of hardware"),
+        ("life-years", "3", "years over which a purchase is written off"),
+        ("utilization", "100%%", "share of the paid hours in which there is work"),
+        ("carbon-g-per-kwh", "400", "CO2 of electricity; adds carbon to the JSON and CSV"),
+    ):
+        parser.add_argument(f"--{name}", metavar=example.replace("%%", "%"), help=f"{what}, as {example}")
+    parser.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
+    parser.add_argument("--csv", metavar="FILE", help="write the rows as CSV (- for standard output)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,6 +235,53 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from hwsim.comparison import compare
+    from hwsim.costs import Prices, load_prices
+    from hwsim.files import write_whole
+    from hwsim.report.compare_text import comparison_text
+
+    _output_files(args.json, args.csv)
+    prices = load_prices(args.prices) if args.prices is not None else Prices()
+    for price in args.price:
+        prices = prices.with_price(price)
+    for name in ("electricity", "cooling", "life_years", "utilization", "carbon_g_per_kwh"):
+        given = getattr(args, name)
+        if given is not None:
+            prices = prices.with_assumption(name, given)
+    comparison = compare(
+        args.network,
+        args.on,
+        batch=args.batch if args.batches is None else _sizes(args.batches),
+        slo=args.slo,
+        rate=args.rate,
+        precision=args.precision,
+        shapes=_shapes(args.shapes),
+        phase=args.phase,
+        context=args.context,
+        prices=prices,
+    )
+    for path, render in ((args.json, comparison.to_json), (args.csv, comparison.to_csv)):
+        if path == "-":
+            print(render(), end="\n" if render == comparison.to_json else "")
+        elif path is not None:
+            write_whole(path, render() + ("\n" if render == comparison.to_json else ""))
+    if "-" in (args.json, args.csv):
+        return 0
+    print(comparison_text(comparison))
+    for path in (args.json, args.csv):
+        if path is not None:
+            print(f"wrote {path}")
+    return 0
+
+
+def _sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
+        raise HwsimError(f"--batches {text!r}: write whole numbers with commas between, as 1,8,64")
+    return [int(part) for part in parts]
+
+
 def _list(args: argparse.Namespace) -> int:
     from hwsim.report.table import table
 
@@ -289,6 +368,7 @@ def _values(args: argparse.Namespace) -> int:
 _COMMANDS = {
     **dict.fromkeys(_VALUES, _values),
     "run": _run,
+    "compare": _compare,
     "list": _list,
     "show": _show,
     "import": _import,
