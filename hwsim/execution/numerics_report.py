@@ -87,7 +87,11 @@ def numerics(
     exact, _, watch = keeper()
     subject.run(given, lambda _n, _o: EXACT, watch)
     sources = subject.sources()
-    return tuple(_one(name, a, subject.run, given, exact, sources) for name, a in assignments)
+    found = []
+    for name, assignment in assignments:
+        subject.follow(acc, name)
+        found.append(_one(name, assignment, subject.run, given, exact, sources))
+    return tuple(found)
 
 
 def _one(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from hwsim.errors import HwsimError, near
 from hwsim.execution.onnx_call import Call, Handler, floating
 from hwsim.execution.onnx_data import DATA
+from hwsim.execution.onnx_integer import INTEGER, fuse
 from hwsim.execution.onnx_load import NUMPY, OnnxModel
 from hwsim.execution.onnx_math import CONTRACT, ELEMENTWISE, MATH
 from hwsim.execution.products import Arithmetic
@@ -19,7 +20,7 @@ from hwsim.network.onnx_file import Node
 Array = npt.NDArray[Any]
 Pick = Callable[[str, str], Arithmetic]
 Watch = Callable[[str, str, Array], None]
-NODES: dict[str, Handler] = {**MATH, **DATA}
+NODES: dict[str, Handler] = {**MATH, **DATA, **INTEGER}
 DOMAINS = ("", "com.microsoft")
 
 
@@ -34,7 +35,7 @@ def run_onnx(
     A result is rounded to the machine's stored format unless it is a product's whose only reader is element-wise: that
     runs in the product's epilogue. Raises HwsimError naming the node.
     """
-    graph = model.graph
+    graph = fuse(model.graph, model.stored)
     default = pick("", "")
     values = _bind(model, inputs, default)
     for name, array in model.stored.items():

@@ -54,8 +54,9 @@ class Arithmetic:
     Without ``profile`` numpy computes in ``dtype``. With it, operands are rounded to ``inputs`` (activations, weights) and
     multiplied as that machine does; ``store`` is the format a layer's result is rounded to ("" keeps fp32). ``rows``,
     ``cols`` and ``pack_taps`` describe a systolic array (0 rows: Tensor Cores), ``passes`` its passes for fp32 operands.
-    ``scaled`` brings each operand to the format's full range by one factor per tensor first (fp8). ``tally`` counts what
-    rounding operands and results loses; ``audit`` is shown every product: operands' bits, chains of k, sums as float32.
+    ``scaled`` brings each operand to the format's full range by one factor per tensor first (fp8). ``tally`` counts
+    what rounding operands and results loses; ``order`` are the chains of k a schedule walks (else one window's);
+    ``audit`` is shown every product: operands' bits, chains of k, sums as float32.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Arithmetic:
     scaled: bool = False
     tally: Tally | None = None
     audit: Audit | None = None
+    order: tuple[tuple[int, int], ...] = ()
 
     def cast(self, x: Array) -> Array:
         """``x`` as a layer's result is kept: floats rounded to nearest even in the stored format."""
@@ -182,6 +184,8 @@ def _sum(a: Operand, b: Operand, arithmetic: Arithmetic, chains: list[tuple[int,
     k = x.shape[1]
     more: dict[str, Any] = {}
     if arithmetic.rows:
+        if chains is None and covers(arithmetic.order, k) and not regular(arithmetic.order, arithmetic.rows):
+            chains = list(arithmetic.order)
         if chains is None:
             # several passes stay inside a tile; with one pass gemm itself closes a chain every ``rows``
             step = arithmetic.rows if arithmetic.passes > 1 else k
@@ -240,6 +244,16 @@ def _plan(geometry: ConvGeometry, groups: int, arithmetic: Arithmetic) -> FoldPl
     return FoldPlan(groups, 1, geometry.out_channels, 1, k)
 
 
+def covers(order: tuple[tuple[int, int], ...], k: int) -> bool:
+    """Whether ``order`` is of a product whose reduction has length ``k``."""
+    return bool(order) and max(end for _, end in order) == k
+
+
+def regular(order: tuple[tuple[int, int], ...], rows: int) -> bool:
+    """Whether ``order`` is k from beginning to end in whole chains, as one call of `gemm` walks it."""
+    return all(begin == i * rows for i, (begin, _) in enumerate(order))
+
+
 def chains_of(plan: FoldPlan, rows: int) -> list[tuple[int, int]]:
     """Begin and end of every chain along a packed product's k: each tap's (or tap row's) elements in steps of ``rows``."""
     starts = [
@@ -262,6 +276,8 @@ def _grouped(
             return np.asarray(np.einsum("mtg,gft->mgf", rows[..., 0], wide[..., 0])).reshape(m, -1)
         return np.asarray(np.einsum("mtgc,gftc->mgf", rows, wide, optimize=True)).reshape(m, -1)
     chains = chains_of(plan, arithmetic.rows) if arithmetic.rows else None
+    if chains is not None and covers(arithmetic.order, plan.taps * plan.k):
+        chains = list(arithmetic.order)
     out = np.empty((m, groups * width), np.float32)
     step = plan.per_group
     for g in range(0, groups, step):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from hwsim.execution.choose import Assignment, machine
 from hwsim.execution.network_run import run_network
 from hwsim.execution.products import Arithmetic
 from hwsim.execution.weights import random_inputs, random_weights
-from hwsim.network.graph import Network
+from hwsim.network.graph import Layer, Network
 
 if TYPE_CHECKING:
     from hwsim.machine.accelerator import Accelerator
@@ -65,6 +65,7 @@ def execute(
     ``shapes`` set the open dimensions. Raises HwsimError naming the layer for whatever cannot be executed.
     """
     subject = open_subject(net, seed=seed, batch=batch, shapes=shapes, weights=weights, semantics=semantics)
+    subject.follow(acc, precision)
     return subject.execute(acc, subject.named(inputs), precision, intermediates=intermediates)
 
 
@@ -86,6 +87,9 @@ class Subject:
     def run(self, inputs: Inputs, pick: Pick, watch: Watch | None) -> dict[str, Array]:
         """Outputs by name."""
         raise NotImplementedError
+
+    def follow(self, acc: Accelerator | str, precision: str | Mapping[str, str] | None) -> None:
+        """Walk k as the schedule of this network on ``acc`` does, where there is one."""
 
     def sources(self) -> dict[str, tuple[str, ...]]:
         """What every watched value was computed from."""
@@ -155,6 +159,7 @@ class TraceSubject(Subject):
         self.net, self.seed, self.name = net, seed, net.name
         self.weights = random_weights(net, seed) if weights is None else weights
         self.notes = (f"random weights (seed {seed})",) if weights is None else ()
+        self.orders: dict[str, tuple[tuple[int, int], ...]] = {}
 
     def inputs(self) -> dict[str, Array]:
         return random_inputs(self.net, self.seed)
@@ -163,7 +168,20 @@ class TraceSubject(Subject):
         return [t.name for t in self.net.inputs]
 
     def run(self, inputs: Inputs, pick: Pick, watch: Watch | None) -> dict[str, Array]:
-        return run_network(self.net, self.weights, inputs, lambda la: pick(la.name, la.op), watch)
+        def ordered(layer: Layer) -> Arithmetic:
+            chosen = pick(layer.name, layer.op)
+            order = self.orders.get(layer.id, ())
+            return replace(chosen, order=order) if order and chosen.rows else chosen
+
+        return run_network(self.net, self.weights, inputs, ordered, watch)
+
+    def follow(self, acc: Accelerator | str, precision: str | Mapping[str, str] | None) -> None:
+        target = machine(acc)
+        if target.is_systolic and target.acc is not None:
+            from hwsim.execution.order import schedule_orders
+
+            self.orders, note = schedule_orders(self.net, target.acc, precision)
+            self.notes = (*self.notes, note) if note else self.notes
 
     def sources(self) -> dict[str, tuple[str, ...]]:
         return {la.id: la.src for la in self.net.layers}

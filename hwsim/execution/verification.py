@@ -92,6 +92,7 @@ def verify(
     against exact arithmetic beside plain fp32. Raises HwsimError for what cannot be executed.
     """
     subject = open_subject(net, seed=seed, batch=batch, shapes=shapes, weights=weights, semantics=semantics)
+    subject.follow(acc, precision)
     given = subject.named(inputs)
     if isinstance(subject, TfliteSubject):
         return _tflite(subject, acc, given, precision)

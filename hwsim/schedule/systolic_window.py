@@ -202,15 +202,15 @@ def _shrunk(shape: Shape, window: Window, view: SystolicView) -> Window:
         if b >= max(a, c) and taps:
             window = replace(window, one_tap=True)
         elif b >= max(a, c) and window.n > view.cols:
-            window = replace(window, n=max(view.cols, window.n // 2))
+            window = replace(window, n=_half(window.n, view.cols))
         elif b >= max(a, c) and window.k > view.rows:
-            window = replace(window, k=max(view.rows, window.k // 2))
+            window = replace(window, k=_half(window.k, view.rows))
         elif window.m > 8:
             window = replace(window, m=max(8, window.m // 2))
         elif window.n > view.cols:
-            window = replace(window, n=max(view.cols, window.n // 2))
+            window = replace(window, n=_half(window.n, view.cols))
         elif window.k > view.rows:
-            window = replace(window, k=max(view.rows, window.k // 2))
+            window = replace(window, k=_half(window.k, view.rows))
         elif taps:
             window = replace(window, one_tap=True)
         elif window.m > 1:
@@ -221,6 +221,11 @@ def _shrunk(shape: Shape, window: Window, view: SystolicView) -> Window:
                 "give it more memory or a smaller array"
             )
     return window
+
+
+def _half(extent: int, fold: int) -> int:
+    """About half of ``extent`` in whole folds, at least one and always less."""
+    return max(1, -(-(extent // 2) // fold)) * fold if extent > 2 * fold else fold
 
 
 def _cuts(shape: Shape, view: SystolicView) -> list[tuple[int, int, int]]:
