@@ -52,6 +52,11 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     run.add_argument("--stack", help="software stack whose fusion is modelled (xla)")
     run.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
     run.add_argument("--csv", metavar="FILE", help="write the per-kernel table as CSV (- for standard output)")
+    run.add_argument("--html", metavar="FILE", help="write one self-contained page: figures, every kernel, sources")
+    run.add_argument("--perfetto", metavar="FILE", help="write the timeline for ui.perfetto.dev (.json or .json.gz)")
+    run.add_argument(
+        "--export-profile", "--exportProfile", metavar="FILE", help="write time per kernel in trtexec's JSON form"
+    )
     shown = run.add_mutually_exclusive_group()
     shown.add_argument("--layers", action="store_true", help="print all kernels (default: the 12 most expensive)")
     shown.add_argument("--top", type=int, metavar="N", help="print the N most expensive kernels")
@@ -185,18 +190,19 @@ def _output_files(*paths: str | None) -> None:
 
     named = [path for path in paths if path is not None]
     files = ["-" if path == "-" else str(check_writable(path).absolute()) for path in named]
-    if len(set(files)) < len(files):
-        raise HwsimError(f"--json and --csv both write {named[0]}; give each its own file")
+    twice = next((named[i] for i, file in enumerate(files) if file in files[:i]), None)
+    if twice is not None:
+        raise HwsimError(f"two outputs are to go to {twice}; give each its own file")
 
 
 def _run(args: argparse.Namespace) -> int:
-    from hwsim.files import write_whole
     from hwsim.report import text
     from hwsim.simulation import simulate
 
     if args.top is not None and args.top < 1:
         raise HwsimError(f"--top must be at least 1, not {args.top}")
-    _output_files(args.json, args.csv)
+    paths = (args.json, args.csv, args.html, args.perfetto, args.export_profile)
+    _output_files(*paths)
     result = simulate(
         args.network,
         args.on,
@@ -208,14 +214,13 @@ def _run(args: argparse.Namespace) -> int:
         sparsity=args.sparsity,
         stack=args.stack,
     )
-    outputs = {args.json: result.to_json, args.csv: result.to_csv}
-    quiet = "-" in outputs
-    for path, render in outputs.items():
+    renders = (result.to_json, result.to_csv, result.to_html, result.to_perfetto, result.to_profile)
+    for path, render in zip(paths, renders, strict=True):
         if path == "-":
             print(render())
         elif path is not None:
-            write_whole(path, render() + ("\n" if render == result.to_json else ""))
-    if quiet:
+            render(path)
+    if "-" in paths:
         return 0
     print(text.summary(result))
     print()
@@ -229,7 +234,7 @@ def _run(args: argparse.Namespace) -> int:
         print(text.detail_table(result))
     print()
     print(text.notes(result))
-    for path in (args.json, args.csv):
+    for path in paths:
         if path is not None:
             print(f"wrote {path}")
     return 0

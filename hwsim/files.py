@@ -40,13 +40,14 @@ def check_writable(path: str | Path) -> Path:
     return target
 
 
-def write_whole(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` completely or not at all; raise HwsimError when it cannot be written.
+def write_whole(path: str | Path, text: str | bytes) -> None:
+    """Write ``text`` (or bytes as they are) to ``path`` completely or not at all; raise HwsimError when it cannot be written.
 
     A regular file is replaced in one step; a device or pipe (``/dev/stdout``) is written as it is.
     """
     target = check_writable(path)
-    data = text.encode("utf-8", "backslashreplace")  # names in hostile files may hold half a surrogate pair
+    # Names in hostile files may hold half a surrogate pair.
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
     try:
         if target.exists() and not target.is_file():
             target.write_bytes(data)

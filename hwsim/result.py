@@ -329,6 +329,33 @@ class Result:
             write_whole(path, buffer.getvalue())
         return buffer.getvalue()
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Return the result as one self-contained HTML page, and write it to ``path`` when given."""
+        from hwsim.report.html import html_page
+
+        page = html_page(self)
+        if path is not None:
+            write_whole(path, page)
+        return page
+
+    def to_perfetto(self, path: str | Path | None = None) -> str:
+        """Return the timeline as Chrome JSON (ui.perfetto.dev), and write it to ``path`` when given (``.gz``: packed)."""
+        from hwsim.report.perfetto import packed, perfetto_json
+
+        trace = perfetto_json(self)
+        if path is not None:
+            write_whole(path, packed(trace) if str(path).endswith(".gz") else trace)
+        return trace
+
+    def to_profile(self, path: str | Path | None = None) -> str:
+        """Return time per kernel in the JSON form of trtexec's profile, and write it to ``path`` when given."""
+        from hwsim.report.profile import profile_json
+
+        profile = profile_json(self)
+        if path is not None:
+            write_whole(path, profile)
+        return profile
+
     def __repr__(self) -> str:
         return (
             f"<Result {self.network.name} on {self.accelerator.target}, batch {self.totals.batch}: "

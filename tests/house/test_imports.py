@@ -19,7 +19,8 @@ LEVEL = {
     "cli": 10, "__main__": 11,
 }  # fmt: skip
 # Dataclasses that lowering reads are defined by the planner; the planner asks timing for its choices.
-ALLOWED = {("schedule", "plan")}
+# A result hands itself to its readers (to_html), which are loaded when asked for.
+ALLOWED = {("schedule", "plan"), ("result", "report")}
 HEAVY = ("pandas", "numba", "matplotlib", "onnx", "tflite", "torch", "scipy", "dask", "simpy")
 
 
