@@ -234,13 +234,16 @@ class Comparison:
                 "which counts towards the objective; queues and bursts do not"
             )
         priced = [row for row in self.rows if row["usd_basis"]]
-        for row in self.rows:
+        fitting = [row for row in self.rows if row["fits"]]
+        for row in fitting:
             parts = [("rent", row["rent_price"]), ("purchase", row["purchase_price"])]
             found = [f"{what} {text}" for what, text in parts if text]
-            if row["fits"]:
-                notes.append(f"price of a chip of {row['target']}: {' and '.join(found) or 'none known'}")
-        if self.rows and len(priced) < len([r for r in self.rows if r["fits"]]):
-            notes.append("a price is given by --price TARGET=2.10USD/h (rent) or =249USD (purchase), or --prices FILE")
+            if found:
+                notes.append(f"price of a chip of {row['target']}: {' and '.join(found)}")
+        unpriced = [row["target"] for row in fitting if not row["usd_basis"]]
+        if unpriced:
+            advice = "--price TARGET=2.10USD/h (rent) or =249USD (purchase), or --prices FILE, gives one"
+            notes.append(f"no price is known of {', '.join(dict.fromkeys(unpriced))}: {advice}")
         names = ["utilization"] if priced else []
         names += ["electricity", "cooling", "life_years"] if any(row["purchase_price"] for row in self.rows) else []
         names += [n for n in ("cooling", "carbon_g_per_kwh") if n not in names] if prices.carbon_g_per_kwh else []
@@ -295,7 +298,10 @@ def _rank(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """The rows, best first and numbered, and what they are ranked by in words."""
     fitting = [row for row in rows if row["fits"]]
     priced = [row for row in fitting if row["usd_per_million"] is not None]
-    by = "energy per inference (no price is known)"
+    if not fitting:
+        by = "nothing: every machine refuses"
+    else:
+        by = "energy per inference (no price is known)"
     if priced:
         by = "US dollars per million inferences"
         by += "" if len(priced) == len(fitting) else ", then the unpriced by energy per inference"
@@ -315,7 +321,7 @@ def _rank(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
 
 def compare(
     network: str | PathLike[str] | Network | Any,
-    targets: str | Iterable[str | PathLike[str] | Accelerator],
+    targets: str | PathLike[str] | Accelerator | Iterable[str | PathLike[str] | Accelerator],
     *,
     batch: int | Sequence[int] | None = None,
     slo: str | float | None = None,
@@ -336,7 +342,7 @@ def compare(
     file or `hwsim.costs.Prices`. Raises HwsimError for a wrong option, an unknown network or an unknown machine.
     """
     demand = Demand(_quantity("slo", slo, "time"), _quantity("rate", rate, "rate"))
-    asked = None if batch is None else tuple(dict.fromkeys([batch] if isinstance(batch, int) else batch))
+    asked = None if batch is None else tuple(dict.fromkeys(batch if isinstance(batch, Sequence) else [batch]))
     if asked == ():
         raise HwsimError("batch: give at least one")
     options = RunOptions(1, {} if shapes is None else shapes, phase, context, precision, sparsity)
@@ -373,8 +379,12 @@ def _quantity(name: str, value: str | float | None, of: str) -> float | None:
     return number
 
 
-def _machines(targets: str | Iterable[str | PathLike[str] | Accelerator]) -> list[Accelerator]:
-    named = [t.strip() for t in targets.split(",")] if isinstance(targets, str) else list(targets)
+def _machines(
+    targets: str | PathLike[str] | Accelerator | Iterable[str | PathLike[str] | Accelerator],
+) -> list[Accelerator]:
+    if isinstance(targets, str):
+        targets = [t.strip() for t in targets.split(",")]
+    named = [targets] if isinstance(targets, Accelerator | PathLike) else list(targets)
     if not named or "" in named:
         raise HwsimError("targets: name machines with commas between, as tpu-v4,tpu-v5e")
     machines = [load_accelerator(t if isinstance(t, Accelerator) else str(t)) for t in named]

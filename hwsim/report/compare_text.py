@@ -27,7 +27,7 @@ def comparison_text(comparison: Comparison) -> str:
         asked.append(f"objective {format_quantity(comparison.demand.objective_s, 'time')}")
     if comparison.demand.rate_per_s is not None:
         asked.append(f"rate {format_quantity(comparison.demand.rate_per_s, 'rate')}")
-    parts = [", ".join(asked), _ranking(comparison), _refusals(rows), _next(rows), _notes(comparison)]
+    parts = [", ".join(asked), _ranking(comparison), _refusals(rows), _working(rows), _next(rows), _notes(comparison)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -78,6 +78,24 @@ def _refusals(rows: list[dict[str, Any]]) -> str:
     refused = [row for row in rows if not row["fits"]]
     lines = [_item(f"{_named(row, rows)}: {row['refused']}") for row in refused]
     return "Refused\n" + "\n".join(lines) if lines else ""
+
+
+def _working(rows: list[dict[str, Any]]) -> str:
+    """How each cost came about, so that it can be checked by hand."""
+    lines = []
+    for row in rows:
+        parts = []
+        paid = f"{row['chips']} chip{'s' if row['chips'] != 1 else ''} {_short(100 * (row['busy'] or 0))} % busy"
+        if row["rent_usd_per_million"] is not None:
+            parts.append(f"rent ${_short(row['rent_usd_per_million'])}")
+        if row["buy_usd_per_million"] is not None:
+            hardware, electricity = row["hardware_usd_per_million"], row["electricity_usd_per_million"]
+            parts.append(f"bought ${_short(hardware)} + electricity ${_short(electricity)}")
+        if row["carbon_g_per_million"] is not None:
+            parts.append(f"carbon {_short(row['carbon_g_per_million'] / 1e3)} kg CO2e")
+        if parts:
+            lines.append(_item(f"{_named(row, rows)}: {'; '.join(parts)} ({paid})"))
+    return "Cost of a million inferences\n" + "\n".join(lines) if lines else ""
 
 
 def _next(rows: list[dict[str, Any]]) -> str:
