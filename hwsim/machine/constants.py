@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from hwsim.data import accelerators_dir
@@ -68,6 +69,18 @@ def load_constants(family: str, architecture: str = "", file: Path | None = None
         file = accelerators_dir() / "constants" / f"{family}.toml"
         if not file.is_file():
             return Constants(family, {})
+        stat = file.stat()
+        return _shipped(family, architecture, file, stat.st_mtime_ns, stat.st_size)
+    return _load(family, architecture, file)
+
+
+@lru_cache(maxsize=64)
+def _shipped(family: str, architecture: str, file: Path, mtime_ns: int, size: int) -> Constants:
+    """A file as it was when last written: a comparison or a sweep asks for it once per run."""
+    return _load(family, architecture, file)
+
+
+def _load(family: str, architecture: str, file: Path) -> Constants:
     problems = Problems(file_label(file))
     table = read_toml(file)
     for name in table:
