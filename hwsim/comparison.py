@@ -351,6 +351,8 @@ def compare(
     for size in asked or (1,):
         bind_network(net, replace(options, batch=size).check(), size)
     machines = _machines(targets)
+    if not isinstance(prices, Prices | str | PathLike | None):
+        raise HwsimError(f"prices must be a price file or Prices, not {prices!r}")
     priced = Prices() if prices is None else prices if isinstance(prices, Prices) else load_prices(Path(prices))
     priced.check_names((file.stem for file in accelerators_dir().glob("*.toml")), machines)
     rows: list[dict[str, Any]] = []
@@ -374,8 +376,8 @@ def _quantity(name: str, value: str | float | None, of: str) -> float | None:
         number = float(value)
     else:
         raise HwsimError(f"{name} must be text with a unit or a number, not {value!r}")
-    if not (math.isfinite(number) and number > 0):
-        raise HwsimError(f"{name} must be more than nothing, not {value!r}")
+    if not 0 < number <= 1e12:
+        raise HwsimError(f"{name} must be more than nothing and at most 1e12, not {value!r}")
     return number
 
 
@@ -384,6 +386,8 @@ def _machines(
 ) -> list[Accelerator]:
     if isinstance(targets, str):
         targets = [t.strip() for t in targets.split(",")]
+    if not isinstance(targets, Iterable | Accelerator | PathLike):
+        raise HwsimError(f"targets must be names or machines, not {targets!r}")
     named = [targets] if isinstance(targets, Accelerator | PathLike) else list(targets)
     if not named or "" in named:
         raise HwsimError("targets: name machines with commas between, as tpu-v4,tpu-v5e")

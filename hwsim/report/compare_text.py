@@ -60,13 +60,17 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         latency,
         "none" if row["largest_batch"] is None else str(row["largest_batch"]),
         _short(row["throughput_per_s"]),
-        str(row["units"]),
-        str(row["chips"]),
+        _count(row["units"]),
+        _count(row["chips"]),
         _short(row["power_w"]),
         _short(row["energy_per_inference_j"] * 1e3),
         usd + (" b" if row["usd_basis"] == "buy" else ""),
         clip(row["bound_by"], 16),
     ]
+
+
+def _count(value: int) -> str:
+    return str(value) if value < 10**6 else f"{value:.3g}"
 
 
 def _short(value: float) -> str:
@@ -85,7 +89,7 @@ def _working(rows: list[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
         parts = []
-        paid = f"{row['chips']} chip{'s' if row['chips'] != 1 else ''} {_short(100 * (row['busy'] or 0))} % busy"
+        paid = f"{_count(row['chips'] or 0)} chip{'s' if row['chips'] != 1 else ''} {_short(100 * (row['busy'] or 0))} % busy"
         if row["rent_usd_per_million"] is not None:
             parts.append(f"rent ${_short(row['rent_usd_per_million'])}")
         if row["buy_usd_per_million"] is not None:

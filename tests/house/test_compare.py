@@ -221,6 +221,19 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], argv: tuple[str
     assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1, err
 
 
+@pytest.mark.parametrize(
+    ("targets", "options"),
+    [
+        (3, {}), ([], {}), (["tpu-v4", 3], {}), ("tpu-v4", {"batch": 3.5}), ("tpu-v4", {"batch": "8"}),
+        ("tpu-v4", {"batch": []}), ("tpu-v4", {"slo": float("nan")}), ("tpu-v4", {"slo": True}),
+        ("tpu-v4", {"rate": "1e300/s"}), ("tpu-v4", {"prices": 3}), ("tpu-v4", {"shapes": {"Q": 3}}),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_explained(targets: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(hwsim.HwsimError):
+        hwsim.compare("alexnet", targets, **options)
+
+
 def test_csv_json_and_table_hold_the_same_rows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     found = hwsim.compare("alexnet", ["tpu-v4", "tpu-v1"], slo="10ms")
     assert isinstance(found, Comparison)
