@@ -241,7 +241,8 @@ def kernel_bar(parts: Sequence[Part], bound: float, label: str) -> str:
         out.append(_rect(at, part.share, 3, 14, part.colour, text(f"{part.name}: {part.value}")))
         at += part.share
     x = per_cent(min(1.0, bound))
-    out.append(f'<line class="mark" x1="{x}" x2="{x}" y1="0" y2="20"/>')
+    for kind in ("halo", "mark"):
+        out.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="0" y2="20"/>')
     return _svg(20, label, out, "bar")
 
 
@@ -264,11 +265,12 @@ def ticks(total: float, most: int = 8) -> list[float]:
 def time_axis(total_s: float) -> str:
     """Return the scale above a timeline."""
     out = []
-    for at in ticks(total_s):
+    for i, at in enumerate(ticks(total_s)):
         share = at / total_s if total_s else 0.0
         anchor = "start" if share < 0.02 else "end" if share > 0.97 else "middle"
-        shown = si(at, "s") if at else "0"
-        out.append(f'<text class="tick" text-anchor="{anchor}" x="{per_cent(share)}" y="13">{shown}</text>')
+        shown = si(at, "s").replace(".00 ", " ").replace(".0 ", " ") if at else "0"
+        kind = "tick odd" if i % 2 else "tick"  # narrow pages show every other
+        out.append(f'<text class="{kind}" text-anchor="{anchor}" x="{per_cent(share)}" y="13">{shown}</text>')
         out.append(f'<line class="grid" x1="{per_cent(share)}" x2="{per_cent(share)}" y1="17" y2="22"/>')
     return _svg(22, "time since the start of the run", out, "axisbar")
 
@@ -276,8 +278,9 @@ def time_axis(total_s: float) -> str:
 def kernel_track(spans: Sequence[tuple[float, float, str, str, str]], label: str) -> str:
     """Return the track of kernels: (start, length) in shares of the run, style class, name, and what to say of it."""
     out = []
+    edge = " kern" if len(spans) <= 300 else ""  # lines between more of them would cover them
     for start, length, colour, name, tip in spans:
-        out.append(_rect(start, length, 2, 24, f"{colour} kern", text(tip)))
+        out.append(_rect(start, length, 2, 24, colour + edge, text(tip)))
         fits = int(length * 130)
         if fits > len(name) + 1:
             out.append(f'<text class="on small" x="{per_cent(start + 0.004)}" y="18">{text(name)}</text>')

@@ -222,7 +222,7 @@ def _kernels(result: Result) -> str:
         seen |= {n for n, v in times.items() if v > 0}
         order = list(times)
         parts = sorted(parts_of(times, scale, "s", CAUSE_COLOURS), key=lambda p: order.index(p.name))
-        name = text(clip(row["name"], 60))
+        name = text(clip(row["name"], 33))
         took = si(row["latency_s"], "s")
         said = f"{row['name']}: {took}, bound {si(row['bound_s'], 's')}"
         items.append(
@@ -268,7 +268,14 @@ def _roofline(result: Result) -> str:
     )
     ceilings = ", ".join(f"{roof.name} {si(roof.per_s, 'op/s')}" for roof in compute)
     label = f"roofline: {len(points)} kernels under {ceilings}"
-    rest = f" Kernels that do not multiply take {percent(left_out)} % of the time and are not here." if left_out else ""
+    inside = (
+        " Those at the right edge move no byte off the chip." if any(p.intensity == math.inf for p in points) else ""
+    )
+    rest = (
+        f"{inside} Kernels that do not multiply take {percent(left_out)} % of the time and are not here."
+        if left_out
+        else inside
+    )
     lead = (
         "Each circle is a kernel of one program, its area the share of the time, its colour what it is limited by."
         + rest
