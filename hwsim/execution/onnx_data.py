@@ -235,6 +235,9 @@ def _resize(c: Call) -> Array:
         targets = [math.floor(x.shape[a] * f) for a, f in zip(axes, factors, strict=True) if f is not None]
     else:
         raise HwsimError("neither sizes nor scales are given")
+    whole = x.dtype if x.dtype.kind in "iu" and mode != "nearest" else None
+    if whole is not None:
+        x = x.astype(np.float32)
     nearest = "floor" if old else c.text("nearest_mode", "round_prefer_floor")
     for axis, out, factor in zip(axes, targets, factors, strict=True):
         at = checked_axis(axis, x.ndim)
@@ -244,6 +247,8 @@ def _resize(c: Call) -> Array:
         if out != x.shape[at] or (factor is not None and factor != 1.0):
             where = resampling.coordinates(x.shape[at], out, transform, factor)
             x = resampling.resize_axis(x, at, where, mode, c.real("cubic_coeff_a", -0.75), nearest)
+    if whole is not None:  # ONNX Runtime converts the interpolated value as C does
+        x = np.clip(np.trunc(x), np.iinfo(whole).min, np.iinfo(whole).max).astype(whole)
     return x
 
 

@@ -204,10 +204,11 @@ def _qgemm(c: Call) -> Array:
 
 
 def _qlinear_add(c: Call) -> Array:
-    """MLAS: b · r_b + (z − (r_a z_a + r_b z_b)), then a · r_a added, every step one fp32 fused multiply-add."""
+    """MLAS with AVX2: fma(a, r_a, fma(b, r_b, z − fma(r_a, z_a, r_b z_b))) in fp32, r = s / s_y."""
     a, b, z = c[0].astype(np.float64), c[3].astype(np.float64), zero(c.optional(7))
     ratio_a, ratio_b = single(c[1]) / single(c[6]), single(c[4]) / single(c[6])
-    fixed = np.float32(z) - (ratio_a * np.float32(zero(c.optional(2))) + ratio_b * np.float32(zero(c.optional(5))))
+    offset = float(ratio_a) * zero(c.optional(2)) + float(ratio_b * np.float32(zero(c.optional(5))))
+    fixed = np.float32(z) - np.float32(offset)
     inner = (b * float(ratio_b) + float(fixed)).astype(np.float32)
     total = (a * float(ratio_a) + inner.astype(np.float64)).astype(np.float32)
     return _clamped(np.rint(total), _kind(c.optional(7)))
@@ -368,11 +369,22 @@ def _integer_form(
         return None
     if op in ("Add", "Mul") and len(ins) == 2 and found[0] and found[1]:
         return new(_TWO[op], *found[0], *found[1], *after)
+    if op == "Resize" and found[0] and _same(found[0][1:], after, stored):
+        return replace(new("Resize", found[0][0], *ins[1:]), domain="")  # runs on the codes
     if op in _ONE and found[0]:
         return new(_ONE[op], *found[0], *after)
     if op == "Concat" and all(found):
         return new("QLinearConcat", *after, *(name for part in found if part for name in part))
     return None
+
+
+def _same(one: Sequence[str], two: Sequence[str], stored: Mapping[str, Array]) -> bool:
+    """Whether two pairs of scale and zero point hold the same numbers."""
+    return all(
+        p == q
+        or (p in stored and q in stored and stored[p].dtype == stored[q].dtype and np.array_equal(stored[p], stored[q]))
+        for p, q in zip(one, two, strict=True)
+    )
 
 
 def _eight(stored: Mapping[str, Array], triple: tuple[str, str, str]) -> bool:
