@@ -241,8 +241,7 @@ def kernel_bar(parts: Sequence[Part], bound: float, label: str) -> str:
         out.append(_rect(at, part.share, 3, 14, part.colour, text(f"{part.name}: {part.value}")))
         at += part.share
     x = per_cent(min(1.0, bound))
-    for kind in ("halo", "mark"):
-        out.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="0" y2="20"/>')
+    out += [f'<line class="{kind}" x1="{x}" x2="{x}" y1="0" y2="20"/>' for kind in ("halo", "mark")]
     return _svg(20, label, out, "bar")
 
 
