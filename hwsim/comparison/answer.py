@@ -41,10 +41,16 @@ class Comparison:
     """The answer of `compare`: ``rows`` (best first, one dictionary per target and batch), ``notes`` and files of it."""
 
     def __init__(
-        self, network: Network, options: RunOptions, demand: Demand, prices: Prices, rows: list[dict[str, Any]]
+        self,
+        network: Network,
+        options: RunOptions,
+        demand: Demand,
+        prices: Prices,
+        rows: list[dict[str, Any]],
+        ranked_by: str,
     ) -> None:
         self.network, self.options, self.demand, self.prices = network, options, demand, prices
-        self.rows, self.ranked_by = _rank(rows)
+        self.rows, self.ranked_by = rows, ranked_by
 
     @property
     def table(self) -> pd.DataFrame:
@@ -164,6 +170,7 @@ def compare(
     context: int | None = None,
     sparsity: str | None = None,
     prices: Prices | str | PathLike[str] | None = None,
+    suggest: int = 10,
 ) -> Comparison:
     """Return ``network`` on each of ``targets`` (a list, or text with commas), ranked, refusals included with reasons.
 
@@ -171,7 +178,8 @@ def compare(
     ``batch``, a target's row is its best batch that meets the objective (one when none does, or without an objective):
     with a rate the one that needs fewest machines and then least energy, else the fastest. ``precision`` None is the
     network's own formats, or the nearest a machine has where it refuses them, said in the row. ``prices`` is a price
-    file or `hwsim.costs.Prices`. Raises HwsimError for a wrong option, an unknown network or an unknown machine.
+    file or `hwsim.costs.Prices`. What to try next is simulated for the ``suggest`` best rows.
+    Raises HwsimError for a wrong option, an unknown network or an unknown machine.
     """
     demand = Demand(_quantity("slo", slo, "time"), _quantity("rate", rate, "rate"))
     asked = None if batch is None else tuple(dict.fromkeys(batch if isinstance(batch, Sequence) else [batch]))
@@ -188,12 +196,18 @@ def compare(
     priced = Prices() if prices is None else prices if isinstance(prices, Prices) else load_prices(Path(prices))
     priced.check_names((file.stem for file in accelerators_dir().glob("*.toml")), machines)
     rows: list[dict[str, Any]] = []
+    behind: dict[int, Contender] = {}
     for acc in machines:
         contender = Contender(net, acc, options)
         largest = None if demand.objective_s is None else contender.search(demand)
-        sizes = asked or (_best_batch(contender, demand, largest),)
-        rows += [_row(contender, contender.at(b), demand, priced, largest, asked is None) for b in sizes]
-    return Comparison(net, options, demand, priced, rows)
+        for size in asked or (_best_batch(contender, demand, largest),):
+            rows.append(_row(contender, contender.at(size), demand, priced, largest))
+            behind[id(rows[-1])] = contender
+    rows, ranked_by = _rank(rows)
+    for row in rows[:suggest]:
+        contender, size = behind[id(row)], row["batch"]
+        row["next"] = next_steps(contender, contender.at(size), demand, row["largest_batch"], asked is None)
+    return Comparison(net, options, demand, priced, rows, ranked_by)
 
 
 def _quantity(name: str, value: str | float | None, of: str) -> float | None:
@@ -240,9 +254,7 @@ def _best_batch(contender: Contender, demand: Demand, largest: int | None) -> in
     return min((p for p in contender.points.values() if demand.met(p)), key=worth).batch
 
 
-def _row(
-    contender: Contender, point: Point, demand: Demand, prices: Prices, largest: int | None, searched: bool
-) -> dict[str, Any]:
+def _row(contender: Contender, point: Point, demand: Demand, prices: Prices, largest: int | None) -> dict[str, Any]:
     acc, precision = contender.acc, contender.options.precision
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {
@@ -261,7 +273,7 @@ def _row(
         "rent_price": str(prices.rent_of(acc) or ""),
         "purchase_price": str(prices.purchase_of(acc) or ""),
         "bound_by": point.bound_by,
-        "next": next_steps(contender, point, demand, largest, searched),
+        "next": [],
     }
     if point.refused:
         return row

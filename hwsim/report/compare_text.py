@@ -104,7 +104,8 @@ def _working(rows: list[dict[str, Any]]) -> str:
 
 def _next(rows: list[dict[str, Any]]) -> str:
     lines = [_item(f"{_named(row, rows)}: {'; '.join(s['text'] for s in row['next'])}") for row in rows if row["next"]]
-    return "Next to try (simulated; a narrower format changes the values)\n" + "\n".join(lines) if lines else ""
+    best = "" if len(rows) <= 10 else " for the ten best"
+    return f"Next to try{best} (simulated; a narrower format changes the values)\n" + "\n".join(lines) if lines else ""
 
 
 def _named(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
