@@ -369,22 +369,11 @@ def _integer_form(
         return None
     if op in ("Add", "Mul") and len(ins) == 2 and found[0] and found[1]:
         return new(_TWO[op], *found[0], *found[1], *after)
-    if op == "Resize" and found[0] and _same(found[0][1:], after, stored):
-        return replace(new("Resize", found[0][0], *ins[1:]), domain="")  # runs on the codes
     if op in _ONE and found[0]:
         return new(_ONE[op], *found[0], *after)
     if op == "Concat" and all(found):
         return new("QLinearConcat", *after, *(name for part in found if part for name in part))
     return None
-
-
-def _same(one: Sequence[str], two: Sequence[str], stored: Mapping[str, Array]) -> bool:
-    """Whether two pairs of scale and zero point hold the same numbers."""
-    return all(
-        p == q
-        or (p in stored and q in stored and stored[p].dtype == stored[q].dtype and np.array_equal(stored[p], stored[q]))
-        for p, q in zip(one, two, strict=True)
-    )
 
 
 def _eight(stored: Mapping[str, Array], triple: tuple[str, str, str]) -> bool:

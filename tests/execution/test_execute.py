@@ -165,6 +165,6 @@ def test_a_tflite_file_runs_in_its_semantics() -> None:
         pytest.skip(f"not executable: {error}")
     assert found.arithmetic == "tflite-reference"
     assert found.different == 0
-    assert found.oracle in ("", "LiteRT")
+    assert "LiteRT" in found.oracle or not found.oracle
     with pytest.raises(HwsimError, match="states its own precision"):
         execute(path, "tpu-v4i", precision="bf16")

@@ -189,3 +189,58 @@ def test_integer_convolution_by_definition() -> None:
         )
         factor = stored["xs"] * stored["ws"][f] / stored["ys"]
         assert int(made[0, f, i, j]) == min(255, max(0, round(float(np.float32(acc) * factor)) + 128))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("op", ["Add", "Mul"])
+def test_every_pair_of_codes(op: str, seed: int) -> None:
+    """All 65,536 pairs: among them the ties that one rounding more or less turns."""
+    import onnx
+
+    rng = np.random.default_rng(100 + seed)
+    pairs = {"a": np.arange(256, dtype=np.uint8).repeat(256), "b": np.tile(np.arange(256, dtype=np.uint8), 256)}
+    stored = _params(rng, np.uint8, "a", "b", "y")
+    names = ["a", "a_s", "a_z", "b", "b_s", "b_z", "y_s", "y_z"]
+    node = helper.make_node(f"QLinear{op}", names, ["y"], domain="com.microsoft")
+    model = onnx.load_model_from_string(graph([node], dict.fromkeys(pairs, (np.uint8, (65536,))), ["y"], stored))
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    content = model.SerializeToString()
+    made = run_onnx(load_onnx(content), pairs, lambda *_: FP32)["y"]
+    assert np.array_equal(made, _ort(content, pairs)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("activations", ["QUInt8", "QInt8"])
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("name", ["mobilenet_v2_train", "efficientnet_b0"])
+def test_whole_networks(name: str, form: str, activations: str, per_channel: bool, tmp_path: Any) -> None:
+    """Exported networks quantised by ONNX Runtime's own tool: every output value, bit for bit."""
+    pytest.importorskip("onnxruntime")
+    from onnx_models import fixture
+    from onnxruntime import quantization as tool
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from hwsim.execution.onnx_run import random_onnx_inputs
+
+    content = fixture(name)
+    (tmp_path / "f.onnx").write_bytes(content)
+    quant_pre_process(str(tmp_path / "f.onnx"), str(tmp_path / "p.onnx"), skip_symbolic_shape=True)
+
+    class Reader(tool.CalibrationDataReader):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            self.left = iter([random_onnx_inputs(load_onnx(content), seed) for seed in range(2)])
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    tool.quantize_static(
+        str(tmp_path / "p.onnx"), str(tmp_path / "q.onnx"), Reader(), quant_format=tool.QuantFormat[form], per_channel=per_channel,
+        activation_type=tool.QuantType[activations], weight_type=tool.QuantType.QInt8,
+    )  # fmt: skip
+    made = (tmp_path / "q.onnx").read_bytes()
+    feed = random_onnx_inputs(load_onnx(made), 9, {"batch": 2})
+    got = list(run_onnx(load_onnx(made), feed, lambda *_: FP32).values())
+    want = _ort(made, feed)
+    assert float(want[0].std()) > 0
+    assert np.array_equal(got[0], want[0])
