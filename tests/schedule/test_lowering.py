@@ -13,7 +13,12 @@ from hwsim.schedule.table import UNIT
 
 SMALL = {
     "tpu-v1": {"matrix_unit.rows": 8, "matrix_unit.cols": 8, "matrix_unit.accumulator_entries": 32},
-    "tpu-v4": {"matrix_unit.rows": 8, "matrix_unit.cols": 8, "memory.vmem.capacity": "4 KiB", "memory.cmem.capacity": "4 KiB"},
+    "tpu-v4": {
+        "matrix_unit.rows": 8,
+        "matrix_unit.cols": 8,
+        "memory.vmem.capacity": "4 KiB",
+        "memory.cmem.capacity": "4 KiB",
+    },
     "scalesim-8x8-ws": {"memory.filter_sram.capacity": "1 KiB", "memory.ifmap_sram.capacity": "1 KiB"},
     "scalesim-8x8-os": {"memory.ofmap_sram.capacity": "1 KiB"},
     "scalesim-8x8-is": {"memory.ifmap_sram.capacity": "512 B"},
