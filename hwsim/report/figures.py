@@ -176,7 +176,7 @@ def roofline(points: Sequence[Point], compute: Sequence[Roof], memory: Roof, lab
     low = min([peak / 1e3, *(p.rate for p in points)])
     y = (max(math.floor(math.log10(low)), math.ceil(math.log10(peak)) - 9), math.ceil(math.log10(peak) + 0.05))
     axes = _Axes(x, y)
-    out = _grid(axes)
+    out, labels = _grid(axes)
     left, right = 10.0 ** x[0], 10.0 ** x[1]
     if bandwidth:
         start = max(left, 10.0 ** y[0] / bandwidth)
@@ -195,11 +195,13 @@ def roofline(points: Sequence[Point], compute: Sequence[Roof], memory: Roof, lab
         )
     for p in sorted(points, key=lambda p: -p.share):
         out.append(_dot(axes, p, right))
-    return _svg(_PLOT, label, out, "plot")
+    return _svg(_PLOT, label, [*out, *labels], "plot")
 
 
-def _grid(axes: _Axes) -> list[str]:
+def _grid(axes: _Axes) -> tuple[list[str], list[str]]:
+    """Lines, and the words that are drawn over everything."""
     out: list[str] = []
+    labels: list[str] = []
     (left, right), (bottom, top) = axes.x, axes.y
     for decade in range(left, right + 1):
         at = 10.0**decade
@@ -207,17 +209,17 @@ def _grid(axes: _Axes) -> list[str]:
         anchor = "start" if decade == left else "end" if decade == right else "middle"
         shown = significant(at, 1) if -3 <= decade <= 3 else si(at, "", 1).strip()
         x = per_cent(axes.at_x(at))
-        out.append(f'<text class="tick" text-anchor="{anchor}" x="{x}" y="{_PLOT - _BOTTOM + 15}">{shown}</text>')
+        labels.append(f'<text class="tick" text-anchor="{anchor}" x="{x}" y="{_PLOT - _BOTTOM + 15}">{shown}</text>')
     for decade in range(bottom, top + 1):
         at = 10.0**decade
         out.append(axes.line((10.0**left, at), (10.0**right, at), "grid"))
         if bottom < decade < top:
-            out.append(f'<text class="tick" x="1.6%" y="{number(axes.at_y(at) - 4)}">{si(at, "op/s", 1)}</text>')
-    out.append('<text class="axis" x="1.2%" y="14">operations per second</text>')
-    out.append(
+            labels.append(f'<text class="tick" x="1.6%" y="{number(axes.at_y(at) - 4)}">{si(at, "op/s", 1)}</text>')
+    labels.append('<text class="axis" x="1.2%" y="14">operations per second</text>')
+    labels.append(
         f'<text class="axis" x="98.8%" y="{_PLOT - 4}" text-anchor="end">operations per byte of memory traffic</text>'
     )
-    return out
+    return out, labels
 
 
 def _dot(axes: _Axes, p: Point, right: float) -> str:
@@ -248,7 +250,7 @@ def kernel_bar(parts: Sequence[Part], bound: float, label: str) -> str:
 # -- timeline ----------------------------------------------------------------------------------------------------------
 
 _STEPS = 4000  # columns of the timeline: no interval is drawn finer
-_SHADES = 4
+_SHADES = 8
 
 
 def ticks(total: float, most: int = 8) -> list[float]:

@@ -53,8 +53,8 @@ _MAIN = (
     _Column("limiter", _word("limiter"), words=True),
     _Column("useful %", _share("utilization_useful_pct")),
     _Column("padded %", _share("utilization_padded_pct")),
-    _Column("read KiB", _scaled("dram_read_bytes", 1 / 1024)),
-    _Column("written KiB", _scaled("dram_write_bytes", 1 / 1024)),
+    _Column("read KiB", _scaled("dram_read_bytes", 1 / 1024, 4)),
+    _Column("written KiB", _scaled("dram_write_bytes", 1 / 1024, 4)),
     _Column("energy µJ", _scaled("energy_j", 1e6)),
 )
 _DETAIL = (
@@ -63,8 +63,8 @@ _DETAIL = (
     _Column("passes", lambda row: str(row["passes"] or ""), detail=True),
     _Column("MMAC", _scaled("macs", 1e-6), detail=True),
     _Column("cycles", lambda row: str(row["cycles"]), detail=True),
-    _Column("on-chip read KiB", _scaled("on_chip_read_bytes", 1 / 1024), detail=True),
-    _Column("weights KiB", _scaled("weight_bytes", 1 / 1024), detail=True),
+    _Column("on-chip read KiB", _scaled("on_chip_read_bytes", 1 / 1024, 4), detail=True),
+    _Column("weights KiB", _scaled("weight_bytes", 1 / 1024, 4), detail=True),
 )
 
 
