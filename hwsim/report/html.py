@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hwsim
 from hwsim.errors import HwsimError
@@ -40,7 +40,7 @@ from hwsim.schedule.table import UNITS
 if TYPE_CHECKING:
     from hwsim.result import Result
 
-_BARS = 25  # kernels whose bars are drawn; the table has all
+_BARS = 20  # bars drawn, each of one or several equal kernels; the table has all
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -100,7 +100,7 @@ def _header(result: Result) -> str:
 
 
 _SECTIONS = (
-    ("time", "Time"), ("energy", "Energy"), ("kernels", "Costly kernels"), ("roofline", "Roofline"),
+    ("time", "Time"), ("energy", "Energy"), ("kernels", "Where to look"), ("roofline", "Roofline"),
     ("timeline", "Timeline"), ("traffic", "Traffic"), ("table", "All kernels"), ("notes", "Notes"),
     ("assumptions", "Assumptions"),
 )  # fmt: skip
@@ -210,30 +210,41 @@ def _energy(result: Result) -> str:
 
 
 def _kernels(result: Result) -> str:
-    rows = sorted(result.kernels, key=lambda row: -row["latency_s"])[:_BARS]
-    scale = max([row["latency_s"] for row in rows] + [row["bound_s"] for row in rows]) or 1.0
+    groups: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for row in result.kernels:  # alike to the last cycle, as the blocks of a network are
+        times = tuple(row[_time_key(name)] for name in LIMITERS.values())
+        groups.setdefault((row["op"], row["bound_s"], times), []).append(row)
+    most = sorted(groups.values(), key=lambda g: -sum(row["latency_s"] for row in g))[:_BARS]
+    scale = max([g[0]["latency_s"] for g in most] + [g[0]["bound_s"] for g in most]) or 1.0
     items = [
-        '<li class="h"><span class="h">kernel</span><span class="h">time by cause, the mark is the bound</span>'
-        '<span class="v h">time</span><span class="v h s">bound %</span></li>'
+        '<li class="h"><span class="h">kernel</span><span class="h">time by cause of one, the mark is its bound</span>'
+        '<span class="v h">each</span><span class="v h">share</span><span class="v h s">bound %</span></li>'
     ]
     seen: set[str] = set()
-    for row in rows:
-        times = {name: row[f"time_{name.replace(' ', '_')}_s"] for name in LIMITERS.values()}
-        seen |= {n for n, v in times.items() if v > 0}
-        order = list(times)
-        parts = sorted(parts_of(times, scale, "s", CAUSE_COLOURS), key=lambda p: order.index(p.name))
-        name = text(clip(row["name"], 33))
+    for group in most:
+        row = group[0]
+        by_cause = {name: row[_time_key(name)] for name in LIMITERS.values()}
+        seen |= {n for n, v in by_cause.items() if v > 0}
+        order = list(by_cause)
+        parts = sorted(parts_of(by_cause, scale, "s", CAUSE_COLOURS), key=lambda p: order.index(p.name))
+        many = f" ×{len(group)}" if len(group) > 1 else ""
         took = si(row["latency_s"], "s")
-        said = f"{row['name']}: {took}, bound {si(row['bound_s'], 's')}"
+        said = f"{row['name']}{many}: {took}, bound {si(row['bound_s'], 's')}"
+        share = sum(r["share_pct"] for r in group)
         items.append(
-            f'<li><span class="n" title="{text(row["name"])}">{name}</span>{kernel_bar(parts, row["bound_s"] / scale, said)}'
-            f'<span class="v">{took}</span><span class="v s">{percent(row["sol_pct"])} %</span></li>'
+            f'<li><span class="n" title="{text(row["name"] + many)}">{text(clip(row["name"], 32 - len(many)) + many)}</span>'
+            f"{kernel_bar(parts, row['bound_s'] / scale, said)}"
+            f'<span class="v">{took}</span><span class="v">{percent(share)} %</span>'
+            f'<span class="v s">{percent(row["sol_pct"])} %</span></li>'
         )
-    share = 100 * sum(row["latency_s"] for row in rows) / result.latency_s
-    lead = f"{len(rows)} of {len(result.kernels)} kernels, {percent(share)} % of the time."
-    return _section(
-        "kernels", "The most expensive kernels", lead, _keys(seen) + f'<ul class="list">{"".join(items)}</ul>'
-    )
+    count = sum(len(g) for g in most)
+    share = sum(row["share_pct"] for g in most for row in g)
+    lead = f"{count} of {len(result.kernels)} kernels, {percent(share)} % of the time; those that cost the same are one bar."
+    return _section("kernels", "Where to look first", lead, _keys(seen) + f'<ul class="list">{"".join(items)}</ul>')
+
+
+def _time_key(cause: str) -> str:
+    return f"time_{cause.replace(' ', '_')}_s"
 
 
 def _keys(names: set[str]) -> str:

@@ -123,6 +123,19 @@ def test_the_parts_of_the_bars_add_up(resnet: Result) -> None:
         assert len(widths) > 2 and sum(widths) == pytest.approx(100.0, abs=0.02)
 
 
+def test_equal_kernels_are_one_bar_and_none_is_lost(densenet: Result) -> None:
+    section = html_page(densenet).split('<section id="kernels"')[1].split("</section>")[0]
+    found = re.search(r"(\d+) of (\d+) kernels, ([\d.]+) %", section)
+    assert found and int(found.group(2)) == len(densenet.kernels)
+    counts = [int(n or 1) for n in re.findall(r'<span class="n" title="[^"]*?(?: ×(\d+))?">', section)]
+    assert sum(counts) == int(found.group(1)) and max(counts) > 1 and len(counts) <= 20
+    alike: dict[tuple[float, str], float] = {}
+    for row in densenet.kernels:
+        key = (row["latency_s"], row["op"])
+        alike[key] = alike.get(key, 0.0) + row["share_pct"]
+    assert float(found.group(3)) <= sum(sorted(alike.values())[-20:]) + 0.5
+
+
 def test_the_largest_network_stays_small() -> None:
     result = simulate("sdxl_unet", "tpu-v5p")
     text = html_page(result)
