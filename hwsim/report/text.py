@@ -18,7 +18,7 @@ def summary(result: Result) -> str:
     )
     energy = {name: float(v.sum()) * r.totals.used for name, v in r.energy.per_kernel.items()}
     parts = ", ".join(f"{n} {percent(100 * e / r.energy_j)} %" for n, e in _largest(energy, 5))
-    low, high = (x * r.totals.used for x in r.energy.interval_j)
+    low, high = (x * r.totals.used + r.idle_j for x in r.energy.interval_j)
     tdp = r.accelerator.power.tdp_w
     each = f"{si(r.energy_j / options.batch, 'J')} each" if options.batch > 1 else "per run"
     cap = f" of {significant(tdp * max(1, r.accelerator.chips))} W TDP" if tdp else ""
