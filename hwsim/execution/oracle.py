@@ -151,7 +151,7 @@ def nearest(value: Fraction) -> np.float32:
 def litert(path: Path, inputs: Mapping[str, Array], semantics: str) -> tuple[list[Array], dict[int, Array]] | None:
     """Outputs and intermediate tensors of LiteRT under ``semantics``; None where it is not installed or has no such kernels."""
     try:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType  # type: ignore[import-not-found,unused-ignore]
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
         return None
     kinds = {
@@ -186,7 +186,7 @@ def litert(path: Path, inputs: Mapping[str, Array], semantics: str) -> tuple[lis
 def onnxruntime(path: Path, inputs: Mapping[str, Array]) -> list[Array] | None:
     """Outputs of ONNX Runtime's CPU provider on one thread, int8 patterns kept integer; None where it is not installed."""
     try:
-        import onnxruntime as ort  # type: ignore[import-not-found,unused-ignore]
+        import onnxruntime as ort
     except ImportError:
         return None
     options = ort.SessionOptions()
