@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def register_transfer() -> None:
             for dataflow, options in cases:
                 array = ArrayConfig(size, size, **options)
                 cycles = run_array(a, b, dataflow, array, compiled=True).total
-                seconds = best_seconds(lambda: run_array(a, b, dataflow, array, compiled=True))  # noqa: B023
+                seconds = best_seconds(partial(run_array, a, b, dataflow, array, compiled=True))
                 label = " ".join(f"{name}={value}" for name, value in options.items())
                 rate = cycles * size * size / seconds
                 print(f"{size:>4}x{size:<4} {dataflow:>8} {kind:>8} {label:<18} {cycles:>7} {rate:>11.2e}")
