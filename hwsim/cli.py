@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 import hwsim
 from hwsim.errors import HwsimError, near, one_line
@@ -16,7 +17,7 @@ from hwsim.errors import HwsimError, near, one_line
 class _Parser(argparse.ArgumentParser):
     """argparse with one-line errors and near matches for wrong choices."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         raise HwsimError(f"{message} ({self.prog} --help shows how)")
 
     def _check_value(self, action: argparse.Action, value: object) -> None:

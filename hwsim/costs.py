@@ -68,7 +68,7 @@ class Prices:
 
     def assumed(self, name: str) -> float:
         """Return the number of one assumption (a field of `Assumptions` that is set)."""
-        return float(self.assumptions[name].value)  # type: ignore[arg-type]
+        return self.assumptions[name].number
 
     @property
     def carbon_g_per_kwh(self) -> float | None:
@@ -118,7 +118,7 @@ class Prices:
             value = read_leaf(specs(Price)[toml], [amount, source], f"price.{toml}", "options")
         except HwsimError as error:
             raise HwsimError(f"price of {name}: {error}") from None
-        dated = Dated(float(value.value), amount, source, date.today().isoformat())  # type: ignore[arg-type]
+        dated = Dated(value.number, amount, source, date.today().isoformat())
         if rented:
             return replace(self, rent={**self.rent, name: dated})
         return replace(self, purchase={**self.purchase, name: dated})
@@ -171,7 +171,7 @@ def load_prices(path: str | Path) -> Prices:
             if name not in ("hourly", "purchase"):
                 raise HwsimError(f"{at}: no such key {name[:60]!r}; hourly, purchase and date are read")
             value = _read(specs(Price)[name], pair, f"price.{machine[:60]}.{name}", label)
-            dated = Dated(float(value.value), value.text, value.source, when)  # type: ignore[arg-type]
+            dated = Dated(value.number, value.text, value.source, when)
             (rent if name == "hourly" else purchase)[machine] = dated
     return Prices(rent, purchase, assumptions)
 

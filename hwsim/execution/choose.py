@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import HwsimError
 from hwsim.execution.products import EXACT, FP32, Arithmetic
@@ -142,6 +142,6 @@ class Assignment:
         )
 
 
-def watched(arithmetic: Arithmetic, **changes: object) -> Arithmetic:
+def watched(arithmetic: Arithmetic, **changes: Any) -> Arithmetic:
     """The same arithmetic with a tally or an audit."""
-    return replace(arithmetic, **changes)  # type: ignore[arg-type]
+    return replace(arithmetic, **changes)

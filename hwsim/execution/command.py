@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +137,18 @@ def _read(path: str) -> dict[str, Array]:
             return {name: file[name] for name in file.files}
     except HwsimError:
         raise
-    except Exception as error:
+    except Exception as error:  # zipfile, zlib and numpy raise whatever damaged bytes provoke
         raise HwsimError(f"{path}: not an .npz file of plain arrays ({type(error).__name__})") from None
 
 
 def _write(target: Path, arrays: dict[str, Array]) -> None:
     partial = target.with_name(target.name + ".partial.npz")
     try:
-        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+        # Not numpy.savez: its own parameters would clash with tensors called "file".
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, value in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, value, allow_pickle=False)
         partial.replace(target)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ def load_onnx(source: Path | str | bytes) -> OnnxModel:
     """
     try:
         import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from google.protobuf.message import DecodeError
     except ImportError:
         raise HwsimError("executing ONNX files needs the onnx package: pip install 'hwsim[onnx]'") from None
     where, folder, content = _content(source)

@@ -95,7 +95,7 @@ def _node(model: OnnxModel, node: Node, values: Mapping[str, Array], arithmetic:
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError):
         shapes = [None if x is None else x.shape for x in xs]
         raise HwsimError(f"{where}: its operands {shapes[:6]} and attributes contradict each other") from None
-    parts: Sequence[Array | None] = made if isinstance(made, list | tuple) else [made]  # type: ignore[list-item]
+    parts: Sequence[Array | None] = [made] if isinstance(made, np.ndarray | np.generic) else made
     return [None if p is None else floating(np.asarray(p), arithmetic) for p in parts]
 
 

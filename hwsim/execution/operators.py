@@ -279,11 +279,12 @@ def _pad(s: Step) -> Array:
         crop = tuple(slice(max(0, -b), s.x.shape[i] - max(0, -a)) for i, (b, a) in enumerate(amounts))
         return np.pad(s.x[crop], [(max(0, b), max(0, a)) for b, a in amounts])
     mode = str(s.layer.attrs.get("mode", "constant"))
-    known = {"constant": "constant", "reflect": "reflect", "symmetric": "symmetric", "edge": "edge", "replicate": "edge",
-             "wrap": "wrap", "circular": "wrap"}  # fmt: skip
+    known: dict[str, Any] = {mode: mode for mode in ("constant", "reflect", "symmetric", "edge", "wrap")}
+    known |= {"replicate": "edge", "circular": "wrap"}
     if mode not in known:
         raise HwsimError(f"padding mode {mode[:40]!r} is not known")
-    return np.pad(s.x, amounts, mode=known[mode])  # type: ignore[call-overload,no-any-return]
+    padded: Array = np.pad(s.x, amounts, mode=known[mode])
+    return padded
 
 
 def _resize(s: Step) -> Array:

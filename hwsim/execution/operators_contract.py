@@ -19,7 +19,7 @@ from hwsim.execution import cells, functions
 from hwsim.execution.products import Arithmetic, convolve, product, transposed
 from hwsim.network.graph import Layer
 from hwsim.network.opdefs import ConvGeometry
-from hwsim.network.ops_contract import ints, pads
+from hwsim.network.ops_contract import integer, ints, pads
 
 Array = npt.NDArray[Any]
 
@@ -48,11 +48,14 @@ class Step:
 
     def integer(self, key: str, default: int) -> int:
         """An integer attribute."""
-        return int(self.layer.attrs.get(key, default))  # type: ignore[arg-type]
+        return integer(self.layer.attrs, key, default)
 
     def real(self, key: str, default: float) -> float:
         """A real attribute."""
-        return float(self.layer.attrs.get(key, default))  # type: ignore[arg-type]
+        value = self.layer.attrs.get(key, default)
+        if isinstance(value, tuple):
+            raise HwsimError(f"attribute {key} is a list, one number is needed")
+        return float(value)
 
     def flag(self, key: str) -> bool:
         """A flag."""

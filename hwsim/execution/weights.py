@@ -14,6 +14,7 @@ from hwsim.execution.products import bounded
 from hwsim.formats import get_format
 from hwsim.network.graph import Layer, Network
 from hwsim.network.opdefs import Weight
+from hwsim.network.ops_contract import integer
 
 Array = npt.NDArray[Any]
 INTEGER = ("int", "uint")
@@ -97,7 +98,7 @@ def random_inputs(net: Network, seed: int = 0) -> dict[str, Array]:
         if tensor.dtype == "bool":
             out[tensor.name] = np.ones(shape, bool)
         elif kind in INTEGER:
-            rows = [int(net.by_id[i].attrs.get("rows", 2)) for i in net.consumers[tensor.name]]  # type: ignore[arg-type]
+            rows = [integer(net.by_id[i].attrs, "rows", 2) for i in net.consumers[tensor.name]]
             out[tensor.name] = rng.integers(0, max(1, min(rows, default=2)), shape, dtype=np.int64)
         else:
             out[tensor.name] = rng.standard_normal(shape, np.float32)

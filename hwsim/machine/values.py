@@ -34,6 +34,13 @@ class Value:
     kind: str
     file: str
 
+    @property
+    def number(self) -> float:
+        """The value as a float; raises HwsimError when it is none."""
+        if not isinstance(self.value, int | float):
+            raise HwsimError(f"{self.path}: {self.text!r} is no number")
+        return float(self.value)
+
 
 def source_kind(source: str) -> str:
     """Return what a source text is; raises HwsimError when it is too short to be one or gives no reason."""

@@ -142,7 +142,7 @@ def parse_onnx(content: bytes, where: str = "model") -> OnnxFile:
 def _parse(content: bytes, where: str) -> OnnxFile:
     try:
         import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from google.protobuf.message import DecodeError
     except ImportError:
         raise HwsimError(f"{where}: reading ONNX files needs the onnx package: pip install 'hwsim[onnx]'") from None
     model = onnx.ModelProto()

@@ -11,6 +11,14 @@ from hwsim.network.graph import Layer
 from hwsim.network.opdefs import Attrs, ConvGeometry, Op, Product, VectorWork, Weight
 
 
+def integer(attrs: Attrs, key: str, default: int | None = None) -> int:
+    """Attribute ``key`` as one integer; without a ``default`` it must be there. Raises HwsimError when it is a list."""
+    value = attrs[key] if default is None else attrs.get(key, default)
+    if isinstance(value, tuple):
+        raise HwsimError(f"attribute {key} is a list, one integer is needed")
+    return int(value)
+
+
 def ints(attrs: Attrs, key: str, rank: int, default: int) -> tuple[int, ...]:
     """Return attribute ``key`` as ``rank`` integers, repeating a single one."""
     value = attrs.get(key, default)
@@ -77,7 +85,7 @@ def _conv_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None) -> 
     if out is None or len(out) != rank + 2:
         raise HwsimError(f"convolution of a rank-{rank + 2} tensor must state an output of the same rank")
     k, s, d, p = ints(attrs, "k", rank, 1), ints(attrs, "s", rank, 1), ints(attrs, "d", rank, 1), pads(attrs, rank)
-    groups, (_, features, _) = int(attrs.get("g", 1)), split_layout(out, attrs)  # type: ignore[arg-type]
+    groups, (_, features, _) = integer(attrs, "g", 1), split_layout(out, attrs)
     if groups < 1 or c % groups or features % groups:
         raise HwsimError(f"{groups} groups do not divide {c} input and {features} output channels")
     grown = tuple(window_out(spatial[i], k[i], s[i], p[i], p[rank + i], d[i]) for i in range(rank))
@@ -93,7 +101,7 @@ def _conv_transpose_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape |
         raise HwsimError(f"transposed convolution of a rank-{rank + 2} tensor must state an output of the same rank")
     k, s, d, p = ints(attrs, "k", rank, 1), ints(attrs, "s", rank, 1), ints(attrs, "d", rank, 1), pads(attrs, rank)
     extra = ints(attrs, "op", rank, 0)
-    groups, (_, features, _) = int(attrs.get("g", 1)), split_layout(out, attrs)  # type: ignore[arg-type]
+    groups, (_, features, _) = integer(attrs, "g", 1), split_layout(out, attrs)
     if groups < 1 or c % groups or features % groups:
         raise HwsimError(f"{groups} groups do not divide {c} input and {features} output channels")
     grown = tuple((spatial[i] - 1) * s[i] - p[i] - p[rank + i] + d[i] * (k[i] - 1) + extra[i] + 1 for i in range(rank))
@@ -103,7 +111,7 @@ def _conv_transpose_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape |
 def _conv_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
     _, c, spatial = split_layout(ins[0], layer.attrs)
     _, features, _ = split_layout(out, layer.attrs)
-    groups = int(layer.attrs.get("g", 1))  # type: ignore[arg-type]
+    groups = integer(layer.attrs, "g", 1)
     kernel = ints(layer.attrs, "k", len(spatial), 1)
     weight = Weight("weight", (features, c // groups, *kernel))
     return (weight, Weight("bias", (features,), "bias")) if layer.attrs.get("bias") else (weight,)
@@ -113,7 +121,7 @@ def _conv_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tupl
     attrs, transposed = layer.attrs, layer.op == "conv_transpose"
     n, c, spatial = split_layout(ins[0], attrs)
     _, features, out_spatial = split_layout(out, attrs)
-    rank, groups = len(spatial), int(attrs.get("g", 1))  # type: ignore[arg-type]
+    rank, groups = len(spatial), integer(attrs, "g", 1)
     kernel = ints(attrs, "k", rank, 1)
     stride = ints(attrs, "s", rank, 1)
     geometry = ConvGeometry(
@@ -159,13 +167,13 @@ def _linear_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tu
 
 
 def _expert_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
-    experts = int(layer.attrs.get("experts", 1))  # type: ignore[arg-type]
+    experts = integer(layer.attrs, "experts", 1)
     return (Weight("weight", (experts, out[-1], ins[0][-1])),)
 
 
 def _expert_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Product, ...]:
     # Tokens are spread evenly: with t tokens x top choices, at most that many experts are touched.
-    experts, rows = int(layer.attrs.get("experts", 1)), math.prod(ins[0][:-1])  # type: ignore[arg-type]
+    experts, rows = integer(layer.attrs, "experts", 1), math.prod(ins[0][:-1])
     touched = min(experts, rows)
     m, k, n = -(-rows // touched), ins[0][-1], out[-1]
     return (Product("expert", touched, m, n, k, rows * k, touched * k * n, rows * n, rows=rows),)
@@ -221,8 +229,8 @@ def _attention_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None
 
 def _attended(layer: Layer, k: IntShape) -> int:
     """Positions every query attends to: past and new ones, at most the window."""
-    length = k[-2] + int(layer.attrs.get("cache", 0))  # type: ignore[arg-type]
-    window = int(layer.attrs.get("window", 0))  # type: ignore[arg-type]
+    length = k[-2] + integer(layer.attrs, "cache", 0)
+    window = integer(layer.attrs, "window", 0)
     return min(length, window) if window else length
 
 
@@ -233,7 +241,7 @@ def _attention_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) ->
     causal = bool(layer.attrs.get("causal"))
     sq, dq, dv = q[-2], q[-1], v[-1]
     # A window slides over the keys: all queries together read more of them than one does.
-    stored = k[-2] + int(layer.attrs.get("cache", 0))  # type: ignore[arg-type]
+    stored = k[-2] + integer(layer.attrs, "cache", 0)
     read = min(stored, length + sq - 1)
     return (
         Product("qk", batch, sq, length, dq, math.prod(q), kv * read * dq, batch * sq * length, False, 1, causal, span=read),
@@ -266,15 +274,15 @@ RECURRENT_ATTRS = {
 def _recurrent_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None) -> IntShape:
     if len(ins[0]) != 3 or "h" not in attrs:
         raise HwsimError("recurrent cells need a rank-3 input (batch, time, features) and h=HIDDEN")
-    width = int(attrs.get("proj", attrs["h"])) * (2 if attrs.get("bi") else 1)  # type: ignore[arg-type]
+    width = integer(attrs, "proj", integer(attrs, "h")) * (2 if attrs.get("bi") else 1)
     if attrs.get("last"):
         return (ins[0][1] if attrs.get("seq_first") else ins[0][0], width)
     return (*ins[0][:2], width)
 
 
 def _recurrent_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
-    gates, h, f = GATES[layer.op], int(layer.attrs["h"]), ins[0][-1]  # type: ignore[arg-type]
-    proj = int(layer.attrs.get("proj", 0))  # type: ignore[arg-type]
+    gates, h, f = GATES[layer.op], integer(layer.attrs, "h"), ins[0][-1]
+    proj = integer(layer.attrs, "proj", 0)
     found = []
     for side in ("", "_reverse") if layer.attrs.get("bi") else ("",):
         found += [Weight(f"w_input{side}", (gates * h, f)), Weight(f"w_hidden{side}", (gates * h, proj or h))]
@@ -290,10 +298,10 @@ def _recurrent_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> 
 
 
 def _recurrent_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Product, ...]:
-    gates, h, (a, b, f) = GATES[layer.op], int(layer.attrs["h"]), ins[0]  # type: ignore[arg-type]
+    gates, h, (a, b, f) = GATES[layer.op], integer(layer.attrs, "h"), ins[0]
     n, steps = (b, a) if layer.attrs.get("seq_first") else (a, b)
     sides = 2 if layer.attrs.get("bi") else 1
-    proj = int(layer.attrs.get("proj", 0))  # type: ignore[arg-type]
+    proj = integer(layer.attrs, "proj", 0)
     width, state = gates * h, proj or h
     found = [
         Product("input", sides, n * steps, width, f, sides * n * steps * f, sides * f * width,
@@ -310,7 +318,7 @@ def _recurrent_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) ->
 
 def _recurrent_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> VectorWork:
     sides = 2 if layer.attrs.get("bi") else 1
-    cells = ins[0][0] * ins[0][1] * int(layer.attrs["h"]) * sides  # type: ignore[arg-type]
+    cells = ins[0][0] * ins[0][1] * integer(layer.attrs, "h") * sides
     gates = GATES[layer.op]
     # per cell: every gate adds two products and a bias and takes one non-linearity; state update is 4 more operations
     return VectorWork((2 * gates + 4) * cells, (gates + 1) * cells, math.prod(ins[0]), math.prod(out))
@@ -322,21 +330,21 @@ def _recurrent_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> Vec
 def _svdf_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None) -> IntShape:
     if len(ins[0]) != 2 or not {"filters", "memory"} <= set(attrs):
         raise HwsimError("svdf needs a rank-2 input (batch, features), filters=COUNT and memory=STEPS")
-    filters, rank = int(attrs["filters"]), int(attrs.get("rank", 1))  # type: ignore[arg-type]
+    filters, rank = integer(attrs, "filters"), integer(attrs, "rank", 1)
     if rank < 1 or filters < 1 or filters % rank:
         raise HwsimError(f"rank {rank} does not divide {filters} filters")
     return (ins[0][0], filters // rank)
 
 
 def _svdf_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
-    filters, memory = int(layer.attrs["filters"]), int(layer.attrs["memory"])  # type: ignore[arg-type]
+    filters, memory = integer(layer.attrs, "filters"), integer(layer.attrs, "memory")
     found = (Weight("w_feature", (filters, ins[0][-1])), Weight("w_time", (filters, memory)))
     return (*found, Weight("bias", (out[-1],), "bias")) if layer.attrs.get("bias") else found
 
 
 def _svdf_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Product, ...]:
     n, f = ins[0]
-    filters, memory = int(layer.attrs["filters"]), int(layer.attrs["memory"])  # type: ignore[arg-type]
+    filters, memory = integer(layer.attrs, "filters"), integer(layer.attrs, "memory")
     return (
         Product("feature", 1, n, filters, f, n * f, f * filters, n * filters),
         Product("time", filters, n, 1, memory, n * filters * memory, filters * memory, n * filters),
@@ -345,7 +353,7 @@ def _svdf_products(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tupl
 
 def _svdf_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> VectorWork:
     # the sum over the rank, after the products
-    return VectorWork(ins[0][0] * int(layer.attrs["filters"]), 0, math.prod(ins[0]), math.prod(out))  # type: ignore[arg-type]
+    return VectorWork(ins[0][0] * integer(layer.attrs, "filters"), 0, math.prod(ins[0]), math.prod(out))
 
 
 # -- look-ups -------------------------------------------------------------------------------------------------------
@@ -355,16 +363,16 @@ def _embedding_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None
     if "rows" not in attrs or "width" not in attrs:
         raise HwsimError("embedding needs rows=VOCABULARY width=FEATURES")
     ids = ins[0]
-    width = int(attrs["width"])  # type: ignore[arg-type]
+    width = integer(attrs, "width")
     return (*ids[:-1], width) if attrs.get("bag") else (*ids, width)
 
 
 def _embedding_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
-    return (Weight("table", (int(layer.attrs["rows"]), int(layer.attrs["width"])), "table"),)  # type: ignore[arg-type]
+    return (Weight("table", (integer(layer.attrs, "rows"), integer(layer.attrs, "width")), "table"),)
 
 
 def _embedding_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> VectorWork:
-    fetched = math.prod(ins[0]) * int(layer.attrs["width"])  # type: ignore[arg-type]
+    fetched = math.prod(ins[0]) * integer(layer.attrs, "width")
     return VectorWork(fetched if layer.attrs.get("bag") else 0, 0, fetched, math.prod(out))
 
 

@@ -12,7 +12,7 @@ from hwsim.errors import HwsimError
 from hwsim.network.dims import IntShape
 from hwsim.network.graph import Layer
 from hwsim.network.opdefs import Attrs, Infer, Op, VectorWork, Weight
-from hwsim.network.ops_contract import broadcast, ints, join_layout, pads, split_layout, window_out
+from hwsim.network.ops_contract import broadcast, integer, ints, join_layout, pads, split_layout, window_out
 
 # name: (alu, special) lane operations per output element
 UNARY: dict[str, tuple[int, int]] = {
@@ -76,7 +76,7 @@ def _constant_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> t
 
 
 def _prelu_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
-    return (Weight("slope", (int(layer.attrs.get("width", 1)),)),)  # type: ignore[arg-type]
+    return (Weight("slope", (integer(layer.attrs, "width", 1),)),)
 
 
 def _axes(attrs: Attrs, rank: int) -> tuple[int, ...]:
@@ -109,8 +109,8 @@ def _reduce(
 
 def _norm_weights(vectors: int) -> Callable[[Layer, Sequence[IntShape], IntShape], tuple[Weight, ...]]:
     def weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
-        width = int(layer.attrs.get("width", 0))  # type: ignore[arg-type]
-        count = int(layer.attrs.get("vectors", vectors))  # type: ignore[arg-type]
+        width = integer(layer.attrs, "width", 0)
+        count = integer(layer.attrs, "vectors", vectors)
         return tuple(Weight(name, (width,)) for name in ("scale", "shift")[:count]) if width else ()
 
     return weights
@@ -159,19 +159,19 @@ def _whole_input_work(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> V
 
 def _concat_infer(ins: Sequence[IntShape], attrs: Attrs, out: IntShape | None) -> IntShape:
     rank = len(ins[0])
-    axis = int(attrs.get("axis", 1))  # type: ignore[arg-type]
+    axis = integer(attrs, "axis", 1)
     if not -rank <= axis < rank:
         raise HwsimError(f"axis {axis} is out of range for rank {rank}")
     axis %= rank
     for other in ins[1:]:
         if len(other) != rank or any(a != b for i, (a, b) in enumerate(zip(ins[0], other, strict=True)) if i != axis):
             raise HwsimError(f"inputs {list(ins)} differ outside axis {axis}")
-    extra = int(attrs.get("constant", 0))  # type: ignore[arg-type]
+    extra = integer(attrs, "constant", 0)
     return tuple(sum(s[axis] for s in ins) + extra if i == axis else d for i, d in enumerate(ins[0]))
 
 
 def _concat_weights(layer: Layer, ins: Sequence[IntShape], out: IntShape) -> tuple[Weight, ...]:
-    extra, axis = int(layer.attrs.get("constant", 0)), int(layer.attrs.get("axis", 1)) % len(out)  # type: ignore[arg-type]
+    extra, axis = integer(layer.attrs, "constant", 0), integer(layer.attrs, "axis", 1) % len(out)
     # A constant slice (a class token) is stored once and broadcast over the batch.
     return (Weight("constant", (1, *(extra if i == axis else d for i, d in enumerate(out) if i))),) if extra else ()
 

@@ -168,3 +168,12 @@ def test_a_tflite_file_runs_in_its_semantics() -> None:
     assert "LiteRT" in found.oracle or not found.oracle
     with pytest.raises(HwsimError, match="states its own precision"):
         execute(path, "tpu-v4i", precision="bf16")
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "layer/1:0"])
+def test_outputs_of_any_name_are_written(name: str, tmp_path: Path) -> None:
+    from hwsim.execution.command import _write
+
+    _write(tmp_path / "out.npz", {name: np.arange(3, dtype=np.float32)})
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as found:
+        assert found[name].tolist() == [0.0, 1.0, 2.0]
