@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,19 @@ LIMITERS = {
     "activation_fetch": "activation fetch", "accumulator": "accumulator", "store": "result store",
     "dispatch": "dispatch", "conversion": "conversion", "link": "host link", "none": "input",
 }  # fmt: skip
+"""What a systolic machine does or waits for, by cause code: the names every report uses."""
+
+FURTHER_LIMITERS = {
+    "launch": "kernel launch", "tail": "tail wave", "dram": "memory bandwidth", "l2": "L2 bandwidth",
+    "shared_memory": "shared memory", "latency": "latency", "epilogue": "epilogue", "issue": "instruction issue",
+    "cache": "cache bandwidth", "interpreter": "interpreter", "host": "host work", "streaming": "parameter streaming",
+    "communication": "communication", "flash": "flash",
+}  # fmt: skip
+"""Further names that other families use."""
+
+_NAMES = LIMITERS | FURTHER_LIMITERS
+UNIT_NAMES = ("tensor cores", "CUDA cores", "DLA", "cells", "SIMD units", "processor")
+"""What other families call their busy units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,8 @@ class Totals:
     dram_write_bytes_per_s: float
     dram_shared: bool
     overhead_s: float
+    units: tuple[str, str] = ("matrix unit", "vector unit")  # what the busy time of a kernel is called
+    interval_s: float | None = None  # between the results of runs back to back, where they overlap; None: the latency
 
     def memory_s(self, read_bytes: float, written_bytes: float) -> float:
         """Least time to move these bytes at the peak bandwidths, which reads and writes share or not."""
@@ -76,6 +91,7 @@ class Result:
         totals: Totals,
         notes: Iterable[str],
         constants: Mapping[str, float],
+        details: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.network = network
         self.accelerator = accelerator
@@ -85,6 +101,7 @@ class Result:
         self.timing = timing
         self.energy = energy
         self.totals = totals
+        self.details = tuple(details)  # by kernel, what its family has to say of it: further columns of `kernels`
         self.notes = tuple(dict.fromkeys([*notes, *energy.notes]))
         if any(row["sol_pct"] > 100.0 + 1e-6 for row in self.kernels):
             early = "a kernel's weights may arrive while the one before it runs, so it can take less than its own bound"
@@ -105,8 +122,8 @@ class Result:
 
     @property
     def throughput_per_s(self) -> float:
-        """Inferences per second, runs one after the other."""
-        return self.totals.batch / self.latency_s
+        """Inferences per second, runs one after the other (overlapped where the machine pipelines runs)."""
+        return self.totals.batch / (self.totals.interval_s or self.latency_s)
 
     @property
     def energy_j(self) -> float:
@@ -155,11 +172,8 @@ class Result:
         total = self.latency_s * self.totals.clock_hz
         out: dict[str, float] = {}
         for k in range(len(self.plan.kernels)):
-            name = "matrix unit" if self._is_matrix[k] else "vector unit"
-            out[name] = out.get(name, 0.0) + int(self.timing.busy[k]) / total
-            for code in np.flatnonzero(self.timing.waits[k]):
-                label = LIMITERS[CAUSES[code]]
-                out[label] = out.get(label, 0.0) + int(self.timing.waits[k][code]) / total
+            for name, cycles in self._parts(k).items():
+                out[name] = out.get(name, 0.0) + cycles / total
         if self.totals.overhead_s:
             out["dispatch"] = out.get("dispatch", 0.0) + self.totals.overhead_s * self.totals.clock_hz / total
         return dict(sorted(out.items(), key=lambda kv: -kv[1]))
@@ -175,6 +189,24 @@ class Result:
         return np.bincount(
             self.schedule.kernel[rows], weights=values[rows].astype(float), minlength=len(self.plan.kernels)
         )
+
+    def _parts(self, kernel: int) -> dict[str, int]:
+        """Cycles of one kernel by what the machine did or waited for; they add up to its cycles."""
+        parts = {self.totals.units[0 if self._is_matrix[kernel] else 1]: int(self.timing.busy[kernel])}
+        waits = self.timing.waits[kernel]
+        for code in np.flatnonzero(waits):
+            label = _NAMES[CAUSES[code]]
+            parts[label] = parts.get(label, 0) + int(waits[code])
+        return parts
+
+    @cached_property
+    def limiters(self) -> tuple[str, ...]:
+        """Names of everything a kernel's time is split into, in a fixed order; the columns ``time_<name>_s``."""
+        if self.accelerator.family == "systolic":
+            return tuple(LIMITERS.values())
+        seen = set().union(*(self._parts(k) for k in range(len(self.plan.kernels))))
+        known = (*self.totals.units, *_NAMES.values())
+        return tuple(name for name in dict.fromkeys(known) if name in seen)
 
     @cached_property
     def _is_matrix(self) -> np.ndarray[Any, Any]:
@@ -208,10 +240,7 @@ class Result:
         rows: list[dict[str, Any]] = []
         for k, kernel in enumerate(self.plan.kernels):
             cycles = int(timing.end[k] - timing.begin[k])
-            parts = {LIMITERS["matrix" if self._is_matrix[k] else "vector_unit"]: int(timing.busy[k])}
-            for code in np.flatnonzero(timing.waits[k]):
-                label = LIMITERS[CAUSES[code]]
-                parts[label] = parts.get(label, 0) + int(timing.waits[k][code])
+            parts = self._parts(k)
             # Causal attention skips what its mask hides, so its work is what the schedule executes.
             work = (
                 int(useful[k]) // max(1, kernel.multiply.passes if kernel.multiply else 1) if useful[k] else kernel.macs
@@ -248,7 +277,8 @@ class Result:
                     "on_chip_read_bytes": int(on_chip[k]),
                     "weight_bytes": kernel.weight_bytes,
                     "energy_j": float(sum(v[k] for v in energies.values())),
-                    **{f"time_{name.replace(' ', '_')}_s": parts.get(name, 0) / clock for name in LIMITERS.values()},
+                    **(self.details[k] if self.details else {}),
+                    **{f"time_{name.replace(' ', '_')}_s": parts.get(name, 0) / clock for name in self.limiters},
                     **{f"energy_{name}_j": float(v[k]) for name, v in energies.items()},
                 }
             )

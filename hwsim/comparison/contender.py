@@ -113,11 +113,11 @@ class Contender:
     def _guess(self, demand: Demand, low: int, high: int) -> int:
         """The exponent, between ``low`` and ``high``, where a straight line through known latencies meets the objective."""
         acc, objective_s = self.acc, demand.objective_s or 0.0
-        programs = acc.chips * (1 if acc.chip.megacore else acc.chip.cores)
+        programs = acc.programs
         known = sorted((p for p in self.points.values() if not p.refused), key=lambda p: p.batch)[-2:]
         shares = [-(-p.batch // programs) for p in known]
         if not known:
-            if self.points or "matrix_unit" not in acc.sections:
+            if self.points:
                 return (low + high) // 2
             peak = acc.peak_ops_per_s("bf16") or acc.peak_ops_per_s("int8") or acc.peak_ops_per_s("int16") or 1e12
             share = (
@@ -205,7 +205,7 @@ def next_steps(
         options = replace(contender.options, precision=name, batch=point.batch)
         steps.append((f"precision {name}", run(contender.net, contender.acc, options)))
     acc = contender.acc
-    programs = acc.chips * (1 if acc.chip.megacore else acc.chip.cores)
+    programs = acc.programs
     if demand.verdict(point) == "FAIL" and not point.refused and point.batch > programs:
         more = replace(acc, count=2 * acc.count)
         steps.append((more.target, run(contender.net, more, replace(contender.options, batch=point.batch))))

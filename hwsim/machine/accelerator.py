@@ -89,6 +89,21 @@ class Accelerator:
         return self.system.chips * self.count
 
     @property
+    def programs_per_chip(self) -> int:
+        """Programs that run side by side on one chip: one, but for systolic chips whose cores do not share a program."""
+        return self.chip.cores if self.family == "systolic" and not self.chip.megacore else 1
+
+    @property
+    def programs(self) -> int:
+        """Programs that run side by side on all chips."""
+        return self.chips * self.programs_per_chip
+
+    @property
+    def memory_share(self) -> int:
+        """Programs that split one chip's off-chip memory; raises HwsimError when there is none."""
+        return self.programs_per_chip if self.dram.scope == "chip" else 1
+
+    @property
     def target(self) -> str:
         """The target text that names this machine again."""
         attached = self.values.get("host.name")

@@ -13,11 +13,16 @@ from html import escape
 
 from hwsim.report.table import clip, percent, plain, significant
 from hwsim.report.table import si as plain_si
-from hwsim.result import LIMITERS
+from hwsim.result import FURTHER_LIMITERS, LIMITERS, UNIT_NAMES
 
 _PALETTE = {
     "matrix unit": 0, "vector unit": 1, "weight fetch": 2, "activation fetch": 3, "accumulator": 4, "conversion": 5,
     "result store": 6, "dispatch": 7, "weight shift": 8, "host link": 9, "input": 10,
+    # … of other families: names that never stand on one page together may share a colour
+    "tensor cores": 0, "CUDA cores": 1, "memory bandwidth": 2, "L2 bandwidth": 3, "latency": 4, "shared memory": 5,
+    "epilogue": 6, "kernel launch": 7, "tail wave": 8, "instruction issue": 9, "communication": 10, "DLA": 4,
+    "cells": 0, "SIMD units": 0, "processor": 1, "cache bandwidth": 3, "interpreter": 7, "host work": 4,
+    "parameter streaming": 2, "flash": 5,
     # energy
     "matrix": 0, "vector": 1, "padding": 10, "array": 5, "registers": 9, "link": 8, "interconnect": 6, "static": 7,
     # units of the timeline
@@ -50,7 +55,7 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     return out
 
 
-CAUSE_COLOURS = colours(LIMITERS.values())
+CAUSE_COLOURS = colours([*LIMITERS.values(), *FURTHER_LIMITERS.values(), *UNIT_NAMES])
 
 
 def number(value: float) -> str:

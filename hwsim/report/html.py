@@ -34,7 +34,6 @@ from hwsim.report.figures import (
 from hwsim.report.html_table import kernel_table
 from hwsim.report.table import clip, percent, significant, size
 from hwsim.report.timeline import Slice, kernel_slices, unit_slices
-from hwsim.result import LIMITERS
 from hwsim.schedule.table import UNITS
 
 if TYPE_CHECKING:
@@ -175,8 +174,7 @@ def _memory(result: Result) -> tuple[str, str, str]:
         dram = acc.dram
     except HwsimError:
         return size(need), "", text(" · ".join(parts))
-    cores = 1 if acc.chip.megacore or dram.scope != "chip" else acc.chip.cores
-    capacity = dram.capacity_bytes / cores
+    capacity = dram.capacity_bytes / acc.memory_share
     return size(need), f"of {size(capacity)}", _meter(need / capacity) + text(" · ".join(parts))
 
 
@@ -212,7 +210,7 @@ def _energy(result: Result) -> str:
 def _kernels(result: Result) -> str:
     groups: dict[tuple[object, ...], list[dict[str, Any]]] = {}
     for row in result.kernels:  # alike to the last cycle, as the blocks of a network are
-        times = tuple(row[_time_key(name)] for name in LIMITERS.values())
+        times = tuple(row[_time_key(name)] for name in result.limiters)
         groups.setdefault((row["op"], row["bound_s"], times), []).append(row)
     most = sorted(groups.values(), key=lambda g: -sum(row["latency_s"] for row in g))[:_BARS]
     scale = max([g[0]["latency_s"] for g in most] + [g[0]["bound_s"] for g in most]) or 1.0
@@ -223,7 +221,7 @@ def _kernels(result: Result) -> str:
     seen: set[str] = set()
     for group in most:
         row = group[0]
-        by_cause = {name: row[_time_key(name)] for name in LIMITERS.values()}
+        by_cause = {name: row[_time_key(name)] for name in result.limiters}
         seen |= {n for n, v in by_cause.items() if v > 0}
         order = list(by_cause)
         parts = sorted(parts_of(by_cause, scale, "s", CAUSE_COLOURS), key=lambda p: order.index(p.name))

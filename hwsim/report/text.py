@@ -36,7 +36,7 @@ def summary(result: Result) -> str:
         ("", parts),
         ("Traffic", f"{size(r.dram_bytes)} to and from memory per run"),
         ("Memory", _memory(result)),
-        ("Arrays", _arrays(result)),
+        (_UNITS.get(result.accelerator.family, "Units"), _arrays(result)),
         ("Time", ", ".join(f"{n} {percent(100 * s)} %" for n, s in _largest(r.time_shares, 7))),
         ("Bound by", r.bound_by),
     ]
@@ -55,8 +55,12 @@ def _memory(result: Result) -> str:
     if plan.cache_bytes:
         parts.append(f"key/value cache {size(plan.cache_bytes)}")
     acc = result.accelerator
-    share = 1 if acc.chip.megacore or acc.dram.scope != "chip" else acc.chip.cores
-    return " + ".join(parts) + f", of {size(acc.dram.capacity_bytes / share)} for each program"
+    if not any(level.is_dram for level in acc.memory.values()):
+        return " + ".join(parts)
+    return " + ".join(parts) + f", of {size(acc.dram.capacity_bytes / acc.memory_share)} for each program"
+
+
+_UNITS = {"systolic": "Arrays", "gpu": "Cores"}
 
 
 def _arrays(result: Result) -> str:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pipeline_strategies import random_schedule, schedules, seeded
 
 import hwsim
+import hwsim.simulation.systolic as simulation_module
 import hwsim.timing.run as run_module
 from hwsim.errors import HwsimError
-from hwsim.schedule.table import CAUSE, CAUSES, UNIT, UNITS, Schedule, ScheduleBuilder
+from hwsim.schedule.table import CAUSE, CAUSES, ENGINE_CAUSES, UNIT, UNITS, Schedule, ScheduleBuilder
 from hwsim.timing import pipeline
 from hwsim.timing.compiled import compiled_engine
 from hwsim.timing.reference.pipeline_simpy import program, simulate
@@ -145,7 +146,7 @@ def schedule_of(network: str, machine: str, **options: Any) -> tuple[Schedule, l
         seen.append((schedule, list(service)))
         return run(schedule, service)
 
-    with replaced(run_module, "run", spy):
+    with replaced(simulation_module, "run", spy):
         hwsim.simulate(hwsim.load_network(network), hwsim.load_accelerator(machine), **options)
     return seen[0]
 
@@ -279,7 +280,8 @@ def test_the_twin_walks_lazily() -> None:
 
 def test_codes_fit_the_engine() -> None:
     assert len(UNITS) == pipeline.UNITS
-    assert len(CAUSES) == pipeline.CAUSES
+    assert len(ENGINE_CAUSES) == pipeline.CAUSES
+    assert CAUSES[: pipeline.CAUSES] == ENGINE_CAUSES and len(set(CAUSES)) == len(CAUSES)
 
 
 BASE: dict[str, Any] = {"unit": UNIT["matrix"], "depth": 1, "trips": [8], "buffers": 0}
