@@ -9,7 +9,8 @@ from typing import Any
 
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS, get_format
-from hwsim.machine import Accelerator
+from hwsim.machine import Accelerator, load_accelerator
+from hwsim.machine.target import parse_target
 from hwsim.network.graph import Network
 from hwsim.plan.options import RunOptions
 from hwsim.plan.precision import PRESETS, multiply_on, own_precision
@@ -17,6 +18,9 @@ from hwsim.simulation import simulate
 
 MAX_BATCH = 1 << 24
 _WORTH = 1.02  # a gain below 2 % is no advice
+_FALLBACKS = ("bf16", "fp16", "int8")  # widest first
+_NARROWER = ("fp16", "bf16", "fp8", "int8", "w8a16", "w4a16")  # what families other than systolic are offered
+_STEPS = 6  # most advice for one machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,11 @@ class Contender:
         self.options = options
         self.note = ""
         self.points: dict[int, Point] = {}
-        if options.precision is None and acc.family == "systolic":
-            self._nearest_precision()
+        if options.precision is None:
+            if acc.family == "systolic":
+                self._nearest_precision()
+            else:
+                self._first_that_runs()
 
     def _nearest_precision(self) -> None:
         """Take the widest format the machine multiplies when it refuses one of the network's own."""
@@ -86,6 +93,15 @@ class Contender:
             self.options = replace(self.options, precision=name)
             self.note = f"{refusal}; {name} instead, the nearest it has"
             return
+
+    def _first_that_runs(self) -> None:
+        """Take the widest preset that the machine runs when it refuses the network's own formats."""
+        refusal = run(self.net, self.acc, self.options).refused
+        for name in _FALLBACKS if refusal else ():
+            options = replace(self.options, precision=name)
+            if not run(self.net, self.acc, options).refused:
+                self.options, self.note = options, f"{refusal}; {name} instead"
+                return
 
     def at(self, batch: int) -> Point:
         """Return what ``batch`` costs; simulated once."""
@@ -204,24 +220,42 @@ def next_steps(
     for name in _narrower(contender):
         options = replace(contender.options, precision=name, batch=point.batch)
         steps.append((f"precision {name}", run(contender.net, contender.acc, options)))
+    if contender.acc.family == "gpu" and contender.options.sparsity in (None, "dense") and not point.refused:
+        options = replace(contender.options, sparsity="2:4", batch=point.batch)
+        steps.append(("sparsity 2:4", run(contender.net, contender.acc, options)))
+    steps += [(mode.target, run(contender.net, mode, replace(contender.options, batch=point.batch)))
+              for mode in _other_modes(contender.acc)]  # fmt: skip
     acc = contender.acc
     programs = acc.programs
     if demand.verdict(point) == "FAIL" and not point.refused and point.batch > programs:
         more = replace(acc, count=2 * acc.count)
         steps.append((more.target, run(contender.net, more, replace(contender.options, batch=point.batch))))
     found = [_gain(what, after, point, demand) for what, after in steps]
-    return [step for step in found if step is not None]
+    kept = [step for step in found if step is not None]
+    most = sorted(kept, key=lambda step: -max(step["throughput_gain"] or 1.0, step["energy_gain"] or 1.0))[:_STEPS]
+    return [step for step in kept if step in most]
+
+
+def _other_modes(acc: Accelerator) -> list[Accelerator]:
+    """The machine in each of its other modes (power modes, clocks)."""
+    if acc.family == "systolic":
+        return []
+    here = parse_target(acc.target)
+    modes = [load_accelerator(str(replace(here, mode=mode))) for mode in acc.modes if mode != acc.mode]
+    return [mode for mode in modes if mode.digest != acc.digest]
 
 
 def _narrower(contender: Contender) -> list[str]:
     """Presets the machine multiplies natively and faster than what it runs now, the least change first; two at most."""
     acc, now = contender.acc, contender.options.precision
-    if acc.family != "systolic" or not isinstance(now, str | None) or (now and preset_label(now) == "mixed"):
+    if not isinstance(now, str | None) or (now and preset_label(now) == "mixed"):
         return []
     own = own_formats(contender.net)
     present = now or (own if own in PRESETS else "")
     if present not in PRESETS:
         return []
+    if acc.family != "systolic":
+        return [name for name in _NARROWER if _bits(name) < _bits(present)]
     try:
         multiply = multiply_on(acc.matrix_unit.rates, acc.numerics.fp32_passes, PRESETS[present], acc.id)
     except HwsimError:
@@ -237,6 +271,12 @@ def _narrower(contender: Contender) -> list[str]:
 
     float16 = [name for name in ("bf16", "fp16") if better(name)][:1]
     return float16 + [name for name in ("int8", "fp8", "int4") if better(name)][:1]
+
+
+def _bits(preset: str) -> int:
+    """Bits of one weight and one activation together."""
+    formats = PRESETS[preset]
+    return sum(FORMATS[get_format(f).name].bits for f in (formats.weights, formats.activations))
 
 
 def _gain(what: str, after: Point, before: Point, demand: Demand) -> dict[str, Any] | None:
