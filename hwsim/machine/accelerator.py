@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from hwsim.errors import HwsimError, near
@@ -61,6 +61,8 @@ class Accelerator:
     system: System
     published: Published
     sections: Mapping[str, Any]  # the sections of its family alone, by name
+    macs_per_s: float = 0.0  # of one core at rate 1
+    rates: Mapping[str, float] = field(default_factory=dict)  # of each format, and pair "AxB", multiplied natively
     values: Mapping[str, Value]
 
     def __repr__(self) -> str:
@@ -111,18 +113,17 @@ class Accelerator:
         return str(Target(self.id, self.mode, host, self.link_name, self.count))
 
     def rate(self, activations: str, weights: str = "") -> float:
-        """Return the relative rate of a product of two formats on the matrix unit, 0.0 when it is not native.
+        """Return the relative rate of a product of two formats on the fastest unit, 0.0 when it is not native.
 
         ``weights`` is the format of ``activations`` unless given.
         """
         first = get_format(activations).name
         second = get_format(weights).name if weights else first
-        return self.matrix_unit.rates.get(first if first == second else f"{first}x{second}", 0.0)
+        return self.rates.get(first if first == second else f"{first}x{second}", 0.0)
 
     def peak_ops_per_s(self, number_format: str) -> float:
         """Return the dense peak of one chip, operations (2 per multiply-accumulate) per second; 0.0 when not native."""
-        unit = self.matrix_unit
-        return 2.0 * self.chip.cores * unit.count * unit.macs_per_clk * unit.clock_hz * self.rate(number_format)
+        return 2.0 * self.chip.cores * self.macs_per_s * self.rate(number_format)
 
     @property
     def dram(self) -> MemoryLevel:
@@ -171,10 +172,11 @@ def build(family: Family, identity: Identity, values: Mapping[str, Value], probl
     """
     built = {s.name: _build_section(s, values, problems) for s in family.sections}
     problems.raise_any()
-    _check(built, values, problems)
+    _check(family, built, problems)
     problems.raise_any()
     common = ("chip", "memory", "host", "interconnect", "dispatch", "power", "price", "numerics", "system", "published")
     texts = identity.texts
+    macs_per_s, rates = family.throughput(built)
     return Accelerator(
         id=identity.id,
         name=texts.get("name", identity.id),
@@ -189,6 +191,8 @@ def build(family: Family, identity: Identity, values: Mapping[str, Value], probl
         links=built["link"],
         sections={name: section for name, section in built.items() if name not in (*common, "link")},
         values=dict(values),
+        macs_per_s=macs_per_s,
+        rates=dict(rates),
         **{name: built[name] for name in common},
     )
 
@@ -238,7 +242,7 @@ def _failed(at: str, problems: Problems) -> bool:
     return any(path == at or path.startswith(f"{at}.") for path in problems.failed)
 
 
-def _check(built: Mapping[str, Any], values: Mapping[str, Value], problems: Problems) -> None:
+def _check(family: Family, built: Mapping[str, Any], problems: Problems) -> None:
     """What no single key can get wrong."""
     price: Price = built["price"]
     if (price.hourly_usd is not None or price.purchase_usd is not None) and not price.date:
@@ -254,12 +258,8 @@ def _check(built: Mapping[str, Any], values: Mapping[str, Value], problems: Prob
         problems.add("system.dims", f"{'x'.join(map(str, system.dims))} is {product}, not {system.chips} chips")
     if system.hosts > system.chips:
         problems.add("system.hosts", f"more hosts ({system.hosts}) than chips ({system.chips})")
-    unit = built.get("matrix_unit")
-    if isinstance(unit, MatrixUnit):
-        if unit.accumulator_entries % unit.accumulator_buffers:
-            problems.add("matrix_unit.accumulator_entries", "is no multiple of accumulator_buffers")
-        if unit.count > 1 and unit.count * unit.rows * unit.cols > 1 << 32:
-            problems.add("matrix_unit", "more than 2^32 cells in one core")
+    for path, message in family.check(built):
+        problems.add(path, message)
 
 
 def with_values(acc: Accelerator, family: Family, changes: Iterable[Value]) -> Accelerator:

@@ -7,7 +7,7 @@ tests. One declaration per key, so the typed attribute, the file's key and the d
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -92,13 +92,29 @@ class Section:
     required: bool = False
 
 
+def _none(built: Mapping[str, Any]) -> tuple[float, Mapping[str, float]]:
+    """No multiplier is known."""
+    return 0.0, {}
+
+
+def _nothing_wrong(built: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """No contradiction is known."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family of machines: its name and the sections its files may have."""
+    """One family of machines: its name, the sections its files may have, and what its multipliers do.
+
+    ``throughput`` maps the built sections to the multiply-accumulates per second of one core at rate 1, and the rate of
+    each number format (and pair "AxB") it multiplies natively. ``check`` yields (path, message) of contradictions.
+    """
 
     name: str
     doc: str
     sections: tuple[Section, ...]
+    throughput: Callable[[Mapping[str, Any]], tuple[float, Mapping[str, float]]] = _none
+    check: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = _nothing_wrong
 
     def section(self, name: str) -> Section | None:
         """Return the section called ``name``, or None."""

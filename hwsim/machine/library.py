@@ -10,6 +10,7 @@ from typing import Any
 from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError, near
 from hwsim.machine.accelerator import Accelerator, Identity, build, known_mode, with_values
+from hwsim.machine.gpu import GPU
 from hwsim.machine.keys import Family, KeySpec, specs
 from hwsim.machine.reader import rate_name, read_machine
 from hwsim.machine.sections import Host
@@ -17,7 +18,7 @@ from hwsim.machine.systolic import SYSTOLIC
 from hwsim.machine.target import Target, parse_target
 from hwsim.machine.values import Value, read_leaf
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC,)}
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC, GPU)}
 
 
 def load_accelerator(target: str | Path | Accelerator) -> Accelerator:
@@ -130,8 +131,7 @@ def list_accelerators() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for file in sorted(accelerators_dir().glob("*.toml"), key=lambda f: f.stem):
         acc = load_accelerator(file)
-        formats = acc.matrix_unit.rates if "matrix_unit" in acc.sections else {}
-        peaks = {f: acc.peak_ops_per_s(f) for f in formats if "x" not in f}
+        peaks = {f: acc.peak_ops_per_s(f) for f in acc.rates if "x" not in f}
         dram = next((level for level in acc.memory.values() if level.is_dram), None)
         rows.append(
             {

@@ -20,8 +20,10 @@ from hwsim.machine.values import Value, read_leaf
 MAX_FILE_BYTES = 256 * 1024
 MAX_LINE = 1000  # characters; a key of many dotted parts costs the TOML parser quadratic time
 MAX_DEPTH = 8
+CHIPS = "chips"  # folder of the library with what devices share: bases, no machines
 MAX_PROBLEMS = 100  # a hostile file may have a million
 LABEL = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+MODE = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,63}")  # modes are often called by their power, e.g. 15w
 
 _IDENTITY = ("name", "family", "vendor", "architecture", "description", "based_on", "default_mode")
 _LISTS = ("notes", "without")
@@ -90,8 +92,9 @@ def read_toml(file: Path) -> dict[str, Any]:
 def read_machine(file: Path, families: Mapping[str, Family], library: Path) -> tuple[Machine, Problems]:
     """Return the machine described by ``file``, inherited values included, and the problems found so far.
 
-    ``library`` is the folder where ``based_on`` looks after the file's own. Raises HwsimError only where reading cannot
-    go on: malformed TOML, an unknown family, a ``based_on`` that leads nowhere or in a circle.
+    ``library`` is the folder where ``based_on`` looks after the file's own, and then in its ``chips``. Raises
+    HwsimError only where reading cannot go on: malformed TOML, an unknown family, a ``based_on`` that leads nowhere or
+    in a circle.
     """
     problems = Problems(file_label(file))
     chain = _chain(file, library)
@@ -136,11 +139,12 @@ def _chain(file: Path, library: Path) -> list[tuple[Path, dict[str, Any]]]:
 def _base_file(file: Path, base: object, library: Path) -> Path:
     if not isinstance(base, str) or not LABEL.fullmatch(base):
         raise HwsimError(f'{file_label(file)}: based_on: must be the name of another accelerator file, e.g. "tpu-v3"')
-    for folder in (file.parent, library):
+    folders = (file.parent, library, library / CHIPS)
+    for folder in folders:
         candidate = folder / f"{base}.toml"
         if candidate.is_file():
             return candidate
-    known = [p.stem for folder in (file.parent, library) for p in folder.glob("*.toml")]
+    known = [p.stem for folder in folders for p in folder.glob("*.toml")]
     raise HwsimError(f"{file_label(file)}: based_on: no accelerator file {base!r}{near(base, known)}")
 
 
@@ -188,7 +192,7 @@ def _overlay(machine: Machine, file: Path, table: dict[str, Any], problems: Prob
         problems.add("mode", "must be tables [mode.<name>]", label)
         return
     for name, changes in modes.items():
-        if not isinstance(changes, dict) or not LABEL.fullmatch(name):
+        if not isinstance(changes, dict) or not MODE.fullmatch(name):
             problems.add(f"mode.{name[:64]}", "must be a table [mode.<name>], the name in lower case", label)
             continue
         found = _sections(machine.family, changes, label, f"mode.{name}.", [], problems)

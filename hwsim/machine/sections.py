@@ -188,6 +188,21 @@ class Published:
     peak_int8: float | None = key("int8 peak", "op_rate", default=None, low=1e6, high=1e18)
     peak_int4: float | None = key("int4 peak", "op_rate", default=None, low=1e6, high=1e18)
     peak_int16: float | None = key("int16 peak", "op_rate", default=None, low=1e6, high=1e18)
+    peak_tf32: float | None = key("tf32 peak", "op_rate", default=None, low=1e6, high=1e18)
+    peak_e2m1: float | None = key("fp4 (e2m1) peak", "op_rate", default=None, low=1e6, high=1e18)
+    peak_fp64: float | None = key("fp64 peak", "op_rate", default=None, low=1e6, high=1e18)
+    half_accumulate_fp16: float | None = key(
+        "fp16 peak with 16-bit accumulators, where it differs", "op_rate", default=None, low=1e6, high=1e18
+    )
+    half_accumulate_e4m3: float | None = key(
+        "fp8 peak with 16-bit accumulators, where it differs", "op_rate", default=None, low=1e6, high=1e18
+    )
+    sparse_int8: float | None = key(
+        "2:4 sparse int8 peak of all engines together, as marketed", "op_rate", default=None, low=1e6, high=1e18
+    )
+    sparse_int8_dla: float | None = key(
+        "2:4 sparse int8 peak of the DLAs together", "op_rate", default=None, low=1e6, high=1e18
+    )
 
 
 COMMON = (

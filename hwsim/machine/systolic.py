@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hwsim.machine.keys import Family, Section, key
 from hwsim.machine.sections import COMMON
@@ -76,6 +77,20 @@ class VectorUnit:
         return self.lanes * self.sublanes * self.alus
 
 
+def _throughput(built: Mapping[str, Any]) -> tuple[float, Mapping[str, float]]:
+    """All arrays of a core at rate 1, and the array's rates."""
+    unit: MatrixUnit = built["matrix_unit"]
+    return float(unit.count * unit.macs_per_clk) * unit.clock_hz, unit.rates
+
+
+def _check(built: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    unit: MatrixUnit = built["matrix_unit"]
+    if unit.accumulator_entries % unit.accumulator_buffers:
+        yield "matrix_unit.accumulator_entries", "is no multiple of accumulator_buffers"
+    if unit.count > 1 and unit.count * unit.rows * unit.cols > 1 << 32:
+        yield "matrix_unit", "more than 2^32 cells in one core"
+
+
 SYSTOLIC = Family(
     "systolic",
     "systolic arrays with a vector unit: TPUs and SCALE-Sim arrays",
@@ -85,4 +100,6 @@ SYSTOLIC = Family(
         Section("vector_unit", VectorUnit, "the vector unit of one core", required=True),
         *COMMON[1:],
     ),
+    throughput=_throughput,
+    check=_check,
 )
