@@ -1,0 +1,116 @@
+"""Tiles a GPU's matrix kernels come in, as data (``accelerators/constants/gpu_tiles.csv``), and how many fit an SM.
+
+A CTA computes an m x n tile of C; each k-step brings ``k_bytes`` of every row of A and column of B into one of
+``stages`` buffers of shared memory. What a device offers limits the catalogue: a tile whose buffers or registers do not
+fit is dropped, and the CTAs an SM holds at once (the occupancy) follow from registers, shared memory, threads and slots.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.data import accelerators_dir
+from hwsim.errors import HwsimError
+from hwsim.schedule.gpu_view import GpuView
+
+Ints = npt.NDArray[np.int64]
+
+KINDS = ("simt", "hmma", "mma", "wgmma", "tcgen05")
+COLUMNS = ("m", "n", "k_bytes", "stages", "warps", "warp_m", "warp_n", "slices", "pair", "registers")
+WARP = 32
+MOST_STAGES = 8  # deeper pipelines than this appear in no kernel name
+ALLOCATED_REGISTERS = 256  # registers are given to a warp in units of this many
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """The tiles of one instruction family that fit a device, as arrays [tiles]; ``k`` is elements of K per k-step.
+
+    ``a_step`` and ``b_step`` are the bytes of A and B one k-step loads into shared memory; ``occupancy`` the CTAs an SM
+    holds at once; ``name`` how reports call them.
+    """
+
+    kind: str
+    m: Ints
+    n: Ints
+    k: Ints
+    stages: Ints
+    warps: Ints
+    warp_m: Ints
+    warp_n: Ints
+    slices: Ints
+    pair: Ints
+    registers: Ints
+    a_step: Ints
+    b_step: Ints
+    shared_bytes: Ints
+    occupancy: Ints
+    name: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.m)
+
+
+@cache
+def _catalogue() -> dict[str, dict[str, Ints]]:
+    path = accelerators_dir() / "constants" / "gpu_tiles.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    found: dict[str, dict[str, Ints]] = {}
+    for kind in KINDS:
+        mine = [row for row in rows if row["kind"] == kind]
+        found[kind] = {c: np.array([int(row[c]) for row in mine], np.int64) for c in COLUMNS}
+    return found
+
+
+def tiles_for(view: GpuView, kind: str, a_bits: int, b_bits: int) -> Tiles:
+    """Return the tiles of instruction family ``kind`` that fit ``view`` with operands of these widths.
+
+    ``a_bits`` and ``b_bits`` are the widths A and B have in shared memory. Raises HwsimError for a family the catalogue
+    lacks and when no tile fits. Occupancy: CUDA's rule (registers by warp, shared memory, threads, CTA slots).
+    """
+    if kind not in KINDS:
+        raise HwsimError(f"no tiles of kind '{kind[:32]}'; there are {', '.join(KINDS)}")
+    return _tiles(view, kind, a_bits, b_bits)
+
+
+@cache
+def _tiles(view: GpuView, kind: str, a_bits: int, b_bits: int) -> Tiles:
+    t = _catalogue()[kind]
+    wide = max(a_bits, b_bits)
+    k = t["k_bytes"] * 8 // wide
+    a_step = -(-t["m"] * k * a_bits // 8)
+    b_step = -(-t["n"] * k * b_bits // 8)
+    step = a_step + b_step
+    room = min(view.max_shared_per_cta, view.shared_bytes - view.shared_reserved)
+    fits = np.maximum(1, room // np.maximum(1, step))
+    stages = np.where(t["stages"] == 0, MOST_STAGES, t["stages"])
+    stages = np.minimum(stages, fits)
+    shared = stages * step + view.shared_reserved
+    threads = t["warps"] * WARP
+    per_warp = -(-t["registers"] * WARP // ALLOCATED_REGISTERS) * ALLOCATED_REGISTERS
+    occupancy = np.minimum.reduce(
+        [
+            view.registers // (per_warp * t["warps"]),
+            view.shared_bytes // shared,
+            view.max_threads // threads,
+            np.full(len(k), view.max_ctas),
+        ]
+    )
+    keep = np.flatnonzero((stages >= 2) & (occupancy >= 1) & (k >= 1))
+    if not len(keep):
+        raise HwsimError(f"no {kind} tile fits {view.name}")
+    names = tuple(
+        f"{t['m'][i]}x{t['n'][i]}x{k[i]}_{stages[i]}" + (f"_sliced{t['slices'][i]}" if t["slices"][i] > 1 else "")
+        for i in keep
+    )
+    return Tiles(
+        kind, t["m"][keep], t["n"][keep], k[keep], stages[keep], t["warps"][keep], t["warp_m"][keep],
+        t["warp_n"][keep], t["slices"][keep], t["pair"][keep], t["registers"][keep], a_step[keep], b_step[keep],
+        shared[keep], occupancy[keep], names,
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+"""A GPU as lowering and timing see it: the numbers of one machine in one power mode, in base units.
+
+Everything that separates two devices of an architecture is here; what is fitted (efficiencies, overheads) is in
+``accelerators/constants/gpu.toml`` and belongs to an architecture or to all GPUs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hwsim.machine.accelerator import Accelerator
+from hwsim.machine.constants import load_constants
+from hwsim.machine.gpu import gpu_of
+
+# Where a data sheet is silent: idle power of a board over its limit (V100 0.18, A100-40 0.17, A40 0.58, L40 0.49, H200
+# 0.15 by the board fits in microbenchmarks of the reference data, of which the two outliers had no fixed clocks).
+IDLE_SHARE = 0.17
+
+
+@dataclass(frozen=True)
+class GpuView:
+    """One GPU: sizes per SM, rates per clock of an SM, chip memories, power.
+
+    ``tensor_macs`` and ``simt_macs`` map format names to dense multiply-accumulates per clock of one SM;
+    ``tensor_kind`` is the instruction family of its tensor kernels ("" without tensor cores); ``clock_hz`` is the highest
+    clock of the mode, which power may lower.
+    """
+
+    name: str
+    architecture: str
+    tensor_kind: str
+    sms: int
+    clock_hz: float
+    tensor_macs: Mapping[str, float]
+    simt_macs: Mapping[str, float]
+    sparse: bool
+    sub_cores: int
+    registers: int
+    shared_bytes: int
+    max_shared_per_cta: int
+    shared_reserved: int
+    shared_bytes_per_clk: float
+    max_threads: int
+    max_ctas: int
+    l2_bytes: int
+    l2_segments: int
+    l2_bytes_per_clk: float
+    l2_sm_bytes_per_clk: float
+    l2_latency_cycles: float
+    dram_bytes_per_s: float
+    dram_latency_s: float
+    tdp_w: float
+    idle_w: float
+    node_nm: float
+    graph_launch_s: float
+    stream_launch_s: float
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.architecture, self.sms, self.clock_hz, self.l2_bytes, self.dram_bytes_per_s))
+
+
+def gpu_view(acc: Accelerator) -> GpuView:
+    """Return ``acc`` as the GPU models see it; raise HwsimError when it is no GPU."""
+    gpu = gpu_of(acc)
+    sm, l2, tdp = gpu.sm, gpu.l2, acc.power.tdp_w
+    dram = acc.dram
+    # The clock Tensor peaks are stated at is no limit: power decides what a kernel reaches.
+    return GpuView(
+        name=acc.id,
+        architecture=acc.architecture,
+        tensor_kind=gpu.tensor.instruction if gpu.tensor.count else "",
+        sms=sm.count,
+        clock_hz=sm.clock_hz,
+        tensor_macs=_with_aliases(gpu.tensor.rates),
+        simt_macs=_with_aliases(gpu.simt.rates),
+        sparse=gpu.tensor.sparsity,
+        sub_cores=sm.sub_cores,
+        registers=sm.registers_bytes // 4,
+        shared_bytes=sm.shared_bytes,
+        max_shared_per_cta=sm.max_shared_per_cta_bytes,
+        shared_reserved=sm.shared_reserved_bytes,
+        shared_bytes_per_clk=sm.shared_bytes_per_clk,
+        max_threads=sm.max_threads,
+        max_ctas=sm.max_ctas,
+        l2_bytes=l2.capacity_bytes,
+        l2_segments=l2.segments,
+        l2_bytes_per_clk=l2.bytes_per_clk,
+        l2_sm_bytes_per_clk=sm.l2_bytes_per_clk,
+        l2_latency_cycles=l2.latency_cycles,
+        dram_bytes_per_s=min(dram.bandwidth_bytes_per_s, dram.read_bytes_per_s),
+        dram_latency_s=dram.latency_s,
+        tdp_w=math.inf if tdp is None else tdp,
+        idle_w=acc.power.idle_w if acc.power.idle_w is not None else (0.0 if tdp is None else IDLE_SHARE * tdp),
+        node_nm=acc.power.node_nm or 7.0,
+        graph_launch_s=gpu.launch.graph_s,
+        stream_launch_s=gpu.launch.stream_s,
+        constants=load_constants("gpu", acc.architecture),
+    )
+
+
+def _with_aliases(rates: Mapping[str, float]) -> dict[str, float]:
+    """Rates by format name, ``fp8`` standing for the faster of its two encodings."""
+    out = dict(rates)
+    eight = [rates[name] for name in ("e4m3", "e5m2") if name in rates]
+    if eight and "fp8" not in out:
+        out["fp8"] = max(eight)
+    return out
