@@ -122,7 +122,9 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{name}", metavar=example.replace("%%", "%"), help=f"{what}, as {example}")
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
+    parser.add_argument("--sparsity", choices=("dense", "2:4", "2:4!"), help="where a machine has sparse multipliers")
     parser.add_argument("--csv", metavar="FILE", help="write the rows as CSV (- for standard output)")
+    parser.add_argument("--html", metavar="FILE", help="write one self-contained page: ranking, Pareto plots, costs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,10 +246,9 @@ def _run(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from hwsim.comparison import compare
     from hwsim.costs import Prices, load_prices
-    from hwsim.files import write_whole
     from hwsim.report.compare_text import comparison_text
 
-    _output_files(args.json, args.csv)
+    _output_files(args.json, args.csv, args.html)
     prices = load_prices(args.prices) if args.prices is not None else Prices()
     for price in args.price:
         prices = prices.with_price(price)
@@ -265,17 +266,19 @@ def _compare(args: argparse.Namespace) -> int:
         shapes=_shapes(args.shapes),
         phase=args.phase,
         context=args.context,
+        sparsity=args.sparsity,
         prices=prices,
     )
-    for path, render in ((args.json, comparison.to_json), (args.csv, comparison.to_csv)):
+    paths = (args.json, args.csv, args.html)
+    for path, render in zip(paths, (comparison.to_json, comparison.to_csv, comparison.to_html), strict=True):
         if path == "-":
             print(render(), end="\n" if render == comparison.to_json else "")
         elif path is not None:
-            write_whole(path, render() + ("\n" if render == comparison.to_json else ""))
-    if "-" in (args.json, args.csv):
+            render(path)
+    if "-" in paths:
         return 0
     print(comparison_text(comparison))
-    for path in (args.json, args.csv):
+    for path in paths:
         if path is not None:
             print(f"wrote {path}")
     return 0

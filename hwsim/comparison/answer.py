@@ -33,7 +33,7 @@ COLUMNS = (
     "latency_s", "fill_s", "largest_batch", "throughput_per_s", "rate_per_s", "units", "chips", "busy", "power_w",
     "energy_per_inference_j", "usd_per_million", "usd_basis", "rent_usd_per_million", "buy_usd_per_million",
     "hardware_usd_per_million", "electricity_usd_per_million", "carbon_g_per_million", "rent_price", "purchase_price",
-    "bound_by", "next",
+    "bound_by", "bound_s", "dram_bytes", "time_shares", "energy_parts_j", "next",
 )  # fmt: skip
 
 
@@ -119,13 +119,24 @@ class Comparison:
     def to_csv(self, path: str | Path | None = None) -> str:
         """Return the rows as CSV text, and write it to ``path`` when given; what to try next is one text."""
         buffer = io.StringIO()
-        table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+        # Text and numbers only: what is a table of its own is in the JSON.
+        flat = [name for name in COLUMNS if name not in ("time_shares", "energy_parts_j")]
+        table = csv.DictWriter(buffer, flat, lineterminator="\n", extrasaction="ignore")
         table.writeheader()
         for row in self.rows:
             table.writerow({**row, "next": "; ".join(step["text"] for step in row["next"])})
         if path is not None:
             write_whole(path, buffer.getvalue())
         return buffer.getvalue()
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Return the comparison as one self-contained HTML page, and write it to ``path`` when given."""
+        from hwsim.report.compare_html import comparison_page
+
+        page = comparison_page(self)
+        if path is not None:
+            write_whole(path, page)
+        return page
 
     def __repr__(self) -> str:
         best = self.rows[0]["target"] if self.rows and self.rows[0]["fits"] else "none"
@@ -273,6 +284,8 @@ def _row(contender: Contender, point: Point, demand: Demand, prices: Prices, lar
         "rent_price": str(prices.rent_of(acc) or ""),
         "purchase_price": str(prices.purchase_of(acc) or ""),
         "bound_by": point.bound_by,
+        "time_shares": dict(point.time_shares),
+        "energy_parts_j": dict(point.energy_parts_j),
         "next": [],
     }
     if point.refused:
@@ -292,6 +305,8 @@ def _row(contender: Contender, point: Point, demand: Demand, prices: Prices, lar
         "units": cost.units,
         "chips": cost.units * acc.chips,
         "busy": cost.busy,
+        "bound_s": point.bound_s,
+        "dram_bytes": point.dram_bytes,
         "power_w": point.energy_j / point.latency_s,
         "energy_per_inference_j": point.energy_each_j,
         "usd_per_million": cost.least,

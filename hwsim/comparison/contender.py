@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hwsim.errors import HwsimError
@@ -33,11 +33,16 @@ class Point:
     idle_w: float = 0.0
     bound_by: str = ""
     refused: str = ""
+    time_shares: Mapping[str, float] = field(default_factory=dict)
+    energy_parts_j: Mapping[str, float] = field(default_factory=dict)
+    bound_s: float = 0.0
+    dram_bytes: int = 0
+    interval_s: float | None = None  # between results where runs overlap
 
     @property
     def throughput_per_s(self) -> float:
-        """Inferences per second, runs one after the other."""
-        return self.batch / self.latency_s
+        """Inferences per second, runs one after the other (overlapped where the machine pipelines them)."""
+        return self.batch / (self.interval_s or self.latency_s)
 
     @property
     def energy_each_j(self) -> float:
@@ -164,7 +169,12 @@ def run(net: Network, acc: Accelerator, options: RunOptions) -> Point:
     except HwsimError as error:
         return Point(options.batch, refused=str(error))
     idle_w = result.energy.static.power_w.value * result.totals.programs
-    return Point(options.batch, result.latency_s, result.energy_j, idle_w, result.bound_by)
+    parts = {name: float(v.sum()) * result.totals.used for name, v in result.energy.per_kernel.items()}
+    parts["static"] = parts.get("static", 0.0) + result.idle_j
+    return Point(
+        options.batch, result.latency_s, result.energy_j, idle_w, result.bound_by, "", result.time_shares, parts,
+        result.bound_s, result.dram_bytes, result.totals.interval_s,
+    )  # fmt: skip
 
 
 def _refused_format(net: Network, acc: Accelerator) -> str:

@@ -78,19 +78,19 @@ class Part:
     value: str
 
 
-def stacked_bar(parts: Sequence[Part], label: str) -> str:
-    """Return one horizontal bar of parts, with the share in those wide enough."""
+def stacked_bar(parts: Sequence[Part], label: str, height: int = 40, *, shares: bool = True) -> str:
+    """Return one horizontal bar of parts, with the share in those wide enough where ``shares`` are wanted."""
     out, at = [], 0.0
     for part in parts:
         tip = text(f"{part.name}: {part.value}, {percent(100 * part.share)} %")
-        out.append(_rect(at, part.share, 0, 40, part.colour, tip))
-        if part.share > 0.09:
+        out.append(_rect(at, part.share, 0, height, part.colour, tip))
+        if shares and part.share > 0.09:
             middle = per_cent(at + part.share / 2)
             out.append(
-                f'<text class="on" x="{middle}" y="25" text-anchor="middle">{percent(100 * part.share)} %</text>'
+                f'<text class="on" x="{middle}" y="{height // 2 + 5}" text-anchor="middle">{percent(100 * part.share)} %</text>'
             )
         at += part.share
-    return _svg(40, label, out, "bar")
+    return _svg(height, label, out, "bar")
 
 
 def legend(parts: Sequence[Part], caption: str, what: str, unit: str = "") -> str:

@@ -7,8 +7,6 @@ policy forbids loading anything. Equal results give equal pages.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hwsim
@@ -32,6 +30,7 @@ from hwsim.report.figures import (
     unit_track,
 )
 from hwsim.report.html_table import kernel_table
+from hwsim.report.page import answer_cards, meter, page, section
 from hwsim.report.table import clip, percent, significant, size
 from hwsim.report.timeline import Slice, kernel_slices, unit_slices
 from hwsim.schedule.table import UNITS
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from hwsim.result import Result
 
 _BARS = 20  # bars drawn, each of one or several equal kernels; the table has all
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def html_page(result: Result) -> str:
@@ -56,21 +54,7 @@ def html_page(result: Result) -> str:
         _notes(result),
         _assumptions(result),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} · hwsim</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
-        f'{_header(result)}\n<main id="main">\n{_cards(result)}\n'
-        + "\n".join(sections)
-        + f"\n</main>\n{_footer(result)}\n"
-        f'<div id="tip" hidden></div>\n<script>\n{_asset("page.js")}</script>\n</body>\n</html>\n'
-    )
-
-
-@lru_cache(maxsize=2)
-def _asset(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return page(title, _header(result), [_cards(result), *sections], _footer(result))
 
 
 # -- verdict -----------------------------------------------------------------------------------------------------------
@@ -133,7 +117,7 @@ def _cards(result: Result) -> str:
     each = f"{si(r.energy_j / r.options.batch, 'J')} per inference · " if r.options.batch > 1 else ""
     tdp = (r.accelerator.power.tdp_w or 0.0) * max(1, r.accelerator.chips)
     watts = (
-        _meter(r.power_w / tdp) + f"{percent(100 * r.power_w / tdp)} % of {significant(tdp)} W design power"
+        meter(r.power_w / tdp) + f"{percent(100 * r.power_w / tdp)} % of {significant(tdp)} W design power"
         if tdp
         else ""
     )
@@ -141,26 +125,14 @@ def _cards(result: Result) -> str:
     useful = f"arrays {percent(100 * r.utilization)} % of their peak in useful work"
     bound = f"bound {si(r.bound_s, 's')}: {percent(100 * sol)} % of speed of light"
     cards = (
-        ("Latency", si(r.latency_s, "s"), "", _meter(sol) + bound),
+        ("Latency", si(r.latency_s, "s"), "", meter(sol) + bound),
         ("Rate", significant(r.throughput_per_s), "inferences/s", f"{si(2 * r.macs / r.latency_s, 'op/s')} · {useful}"),
         ("Energy of a run", si(r.energy_j, "J"), "", f"{each}between {si(low, 'J')} and {si(high, 'J')}"),
         ("Average power", f"{significant(r.power_w)} W", "", watts or "no design power is published"),
         ("Memory", *_memory(result)),
-        ("Bound by", text(cause), "", f"{_meter(share)}{percent(100 * share)} % of the time"),
+        ("Bound by", text(cause), "", f"{meter(share)}{percent(100 * share)} % of the time"),
     )  # fmt: skip
-    body = "".join(
-        f'<div class="card"><h2>{name}</h2><p class="big">{value}{f" <small>{unit}</small>" if unit else ""}</p>'
-        f'<div class="soft">{more}</div></div>'
-        for name, value, unit, more in cards
-    )
-    return f'<div class="cards" role="group" aria-label="the answer">{body}</div>'
-
-
-def _meter(share: float) -> str:
-    over = ' class="over"' if share > 1 + 1e-9 else ""
-    return (
-        f'<div class="meter" aria-hidden="true"><i{over} style="width:{per_cent(max(0.0, min(1.0, share)))}"></i></div>'
-    )
+    return answer_cards(cards)
 
 
 def _memory(result: Result) -> tuple[str, str, str]:
@@ -175,16 +147,10 @@ def _memory(result: Result) -> tuple[str, str, str]:
     except HwsimError:
         return size(need), "", text(" · ".join(parts))
     capacity = dram.capacity_bytes / acc.memory_share
-    return size(need), f"of {size(capacity)}", _meter(need / capacity) + text(" · ".join(parts))
+    return size(need), f"of {size(capacity)}", meter(need / capacity) + text(" · ".join(parts))
 
 
 # -- sections ----------------------------------------------------------------------------------------------------------
-
-
-def _section(at: str, title: str, lead: str, body: str, kind: str = "") -> str:
-    shape = f' class="{kind}"' if kind else ""
-    said = f'<p class="soft">{lead}</p>' if lead else ""
-    return f'<section id="{at}" aria-labelledby="{at}-h"{shape}><h2 id="{at}-h">{title}</h2>{said}{body}</section>'
 
 
 def _time(result: Result) -> str:
@@ -192,7 +158,7 @@ def _time(result: Result) -> str:
     parts = parts_of(seconds, result.latency_s, "s", CAUSE_COLOURS)
     label = "time by cause: " + ", ".join(f"{p.name} {percent(100 * p.share)} %" for p in parts)
     body = stacked_bar(parts, label) + legend(parts, "What the machine did or waited for", "cause", "time")
-    return _section("time", "Where the time goes", "", f"<figure>{body}</figure>")
+    return section("time", "Where the time goes", "", f"<figure>{body}</figure>")
 
 
 def _energy(result: Result) -> str:
@@ -204,7 +170,7 @@ def _energy(result: Result) -> str:
     parts = parts_of(joules, result.energy_j, "J", style)
     label = "energy by component: " + ", ".join(f"{p.name} {percent(100 * p.share)} %" for p in parts)
     body = stacked_bar(parts, label) + legend(parts, "Joules of one run, all programs", "component", "energy")
-    return _section("energy", "Where the energy goes", "", f"<figure>{body}</figure>")
+    return section("energy", "Where the energy goes", "", f"<figure>{body}</figure>")
 
 
 def _kernels(result: Result) -> str:
@@ -238,7 +204,7 @@ def _kernels(result: Result) -> str:
     count = sum(len(g) for g in most)
     share = sum(row["share_pct"] for g in most for row in g)
     lead = f"{count} of {len(result.kernels)} kernels, {percent(share)} % of the time; those that cost the same are one bar."
-    return _section("kernels", "Where to look first", lead, _keys(seen) + f'<ul class="list">{"".join(items)}</ul>')
+    return section("kernels", "Where to look first", lead, _keys(seen) + f'<ul class="list">{"".join(items)}</ul>')
 
 
 def _time_key(cause: str) -> str:
@@ -262,7 +228,7 @@ def _roofline(result: Result) -> str:
         intensity = work / moved if moved else math.inf
         points.append(Point(row["name"], intensity, work / row["latency_s"], row["share_pct"] / 100, row["limiter"]))
     if not points:
-        return _section("roofline", "Roofline", "No kernel multiplies: there is nothing to draw.", "")
+        return section("roofline", "Roofline", "No kernel multiplies: there is nothing to draw.", "")
     roofs: dict[float, set[str]] = {}
     for kernel in result.plan.kernels:
         if kernel.multiply:
@@ -290,7 +256,7 @@ def _roofline(result: Result) -> str:
         + rest
     )
     figure = f"<figure>{roofline(points, compute, memory, label)}</figure>"
-    return _section("roofline", "Roofline", lead, figure + _keys({p.limiter for p in points}))
+    return section("roofline", "Roofline", lead, figure + _keys({p.limiter for p in points}))
 
 
 def _timeline(result: Result) -> str:
@@ -332,9 +298,7 @@ def _timeline(result: Result) -> str:
         '<div class="scroll" tabindex="0" role="region" aria-label="timeline"><div id="wide">'
         f"{time_axis(result.latency_s)}{''.join(tracks)}</div></div></div>"
     )
-    return _section(
-        "timeline", "Timeline of one program", how, body + _keys({row["limiter"] for row in result.kernels})
-    )
+    return section("timeline", "Timeline of one program", how, body + _keys({row["limiter"] for row in result.kernels}))
 
 
 def _drawn(s: Slice, start: float, total: float) -> tuple[float, float, float]:
@@ -363,7 +327,7 @@ def _traffic(result: Result) -> str:
         f"<tbody>{body}</tbody></table></div>"
     )
     lead = f"{size(result.dram_bytes)} cross to and from off-chip memory in a run."
-    return _section("traffic", "Traffic by memory", lead, table)
+    return section("traffic", "Traffic by memory", lead, table)
 
 
 def _traffic_bar(name: str, read: float, written: float, read_bytes: float, written_bytes: float) -> str:
@@ -383,13 +347,13 @@ def _traffic_bar(name: str, read: float, written: float, read_bytes: float, writ
 def _notes(result: Result) -> str:
     body = "".join(f"<li>{text(note)}</li>" for note in result.notes)
     lead = "Choices made, and what the model leaves out." if body else "None."
-    return _section("notes", "Notes", lead, f'<ul class="notes">{body}</ul>' if body else "")
+    return section("notes", "Notes", lead, f'<ul class="notes">{body}</ul>' if body else "")
 
 
 def _assumptions(result: Result) -> str:
     assumed = result.accelerator.assumed
     if not assumed:
-        return _section("assumptions", "Assumptions", "Every number of this machine is published or measured.", "")
+        return section("assumptions", "Assumptions", "Every number of this machine is published or measured.", "")
     body = "".join(
         f'<tr><th scope="row"><code>{text(v.path)}</code></th><td>{text(v.text)}</td><td>{text(v.source)}</td></tr>'
         for v in assumed
@@ -399,7 +363,7 @@ def _assumptions(result: Result) -> str:
         f'<div class="scroll"><table class="plain"><caption class="quiet">hwsim show {text(result.accelerator.id)} lists every '
         f"number with its source</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-    return _section("assumptions", "Assumptions", f"{len(assumed)} numbers nobody published.", table)
+    return section("assumptions", "Assumptions", f"{len(assumed)} numbers nobody published.", table)
 
 
 def _footer(result: Result) -> str:

@@ -19,18 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", action="append", default=[], help="only rows of this device or target (repeatable)")
     parser.add_argument("--family", action="append", default=[], help="only rows of this family (repeatable)")
     parser.add_argument("--data", metavar="DIR", help="a folder with the measured tables, those not shared included")
-    parser.add_argument("--by", default="suite,target,precision", help="what to group by: suite, target, precision, size, …")
+    parser.add_argument(
+        "--by", default="suite,target,precision", help="what to group by: suite, target, precision, size, …"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write every row with its prediction (- for standard output)")
     parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown (- for standard output)")
-    parser.add_argument("--figures", metavar="DIR", help="write figures: predicted against measured, distribution of errors")
+    parser.add_argument(
+        "--figures", metavar="DIR", help="write figures: predicted against measured, distribution of errors"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    from hwsim.report.progress import progress
-
-    with progress("validate") as told:
-        found = validate(args.suites or None, devices=args.device, families=args.family, data=args.data, progress=told)
+    found = validate(args.suites or None, devices=args.device, families=args.family, data=args.data)
     if args.csv == "-" or args.markdown == "-":
         print(found.to_csv() if args.csv == "-" else markdown(found, tuple(args.by.split(","))), end="")
     else:

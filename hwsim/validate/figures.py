@@ -41,7 +41,9 @@ def _figure(suite: str, rows: list[Outcome], path: Path) -> Path:
     left.plot([low, high], [low, high], color="black", linewidth=0.8)
     for factor in (0.7, 1.3):
         left.plot([low, high], [low * factor, high * factor], color="grey", linewidth=0.6, linestyle=":")
-    left.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", title=f"{suite}: {len(rows)} rows")
+    left.set(
+        xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", title=f"{suite}: {len(rows)} rows"
+    )
     left.legend(fontsize=6, markerscale=2, loc="upper left", ncols=2 if len(devices) > 10 else 1)
     share = np.arange(1, len(rows) + 1) / len(rows) * 100
     errors = np.sort([o.error_pct for o in rows])

@@ -60,7 +60,9 @@ class Validation:
         out.writerow([*names, "measured", "predicted", "roofline", "error_pct", "refused"])
         for o in self.outcomes:
             cells = [getattr(o.case, n) for n in names]
-            out.writerow([*cells, *(f"{v:.6g}" for v in (o.case.measured, o.predicted, o.roofline, o.error_pct)), o.refused])
+            out.writerow(
+                [*cells, *(f"{v:.6g}" for v in (o.case.measured, o.predicted, o.roofline, o.error_pct)), o.refused]
+            )
         if path is not None:
             write_whole(path, buffer.getvalue())
         return buffer.getvalue()

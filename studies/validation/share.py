@@ -30,7 +30,10 @@ WITHHELD = {
     "jetson-ai-lab": "licence not checked",
     "tf_trt_models": "licence not checked",
 }
-SOURCES = {"ultralytics/ultralytics": "AGPL-3.0 repository", "freedomtan/edge_tpu_python_scripts": "licence not checked"}
+SOURCES = {
+    "ultralytics/ultralytics": "AGPL-3.0 repository",
+    "freedomtan/edge_tpu_python_scripts": "licence not checked",
+}
 
 
 def shared(name: str, row: dict[str, str]) -> bool:
@@ -42,7 +45,13 @@ def shared(name: str, row: dict[str, str]) -> bool:
 
 def main(reference: Path) -> None:
     TARGET.mkdir(exist_ok=True)
-    for name in ("measured_gemm", "measured_conv", "measured_networks", "measured_jetson_networks", "measured_gpu_networks"):
+    for name in (
+        "measured_gemm",
+        "measured_conv",
+        "measured_networks",
+        "measured_jetson_networks",
+        "measured_gpu_networks",
+    ):
         with gzip.open(reference / f"{name}.csv.gz", "rt", encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             rows = [row for row in reader if shared(name, row)]
