@@ -18,8 +18,8 @@ LEVEL = {
     "comparison": 8, "report": 9, "validate": 10, "execution": 10, "cli": 11, "__main__": 12,
 }  # fmt: skip
 # Dataclasses that lowering reads are defined by the planner; the planner asks timing for its choices.
-# A result hands itself to its readers (to_html), which are loaded when asked for.
-ALLOWED = {("schedule", "plan"), ("result", "report")}
+# A result and a comparison hand themselves to their readers (to_html), which are loaded when asked for.
+ALLOWED = {("schedule", "plan"), ("result", "report"), ("comparison", "report")}
 HEAVY = ("pandas", "numba", "matplotlib", "onnx", "tflite", "torch", "scipy", "dask", "simpy")
 
 
