@@ -13,7 +13,9 @@ class Operand:
     """A tensor a kernel reads or writes: its name, distinct elements, bytes, number format and where it lives.
 
     ``level`` is a memory level code name of the schedule (``dram`` or ``shared``: on the chip between kernels);
-    ``convert`` marks an operand the vector unit must convert before it can be used.
+    ``convert`` marks an operand the vector unit must convert before it can be used. ``role``, where a family needs it,
+    says what the kernel does with it (``a``, ``b``, ``mask``, ``cache``, ``table`` or ``x``: read by fused layers);
+    ``cached`` is the share of its bytes found in (or, written, staying in) a cache above the memory it lives in.
     """
 
     tensor: str
@@ -22,6 +24,8 @@ class Operand:
     format: str
     level: str = "dram"
     convert: bool = False
+    role: str = ""
+    cached: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Kernel:
     mask_bytes: int = 0  # of an attention mask that is not on the chip
     producers: tuple[int, ...] = ()
     accumulate: str = "fp32"
+    sparsity: str = ""  # "2:4" where the weights may be stored and multiplied so
     notes: tuple[str, ...] = field(default=())
 
     @property

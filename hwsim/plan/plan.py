@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from hwsim.errors import HwsimError
 from hwsim.formats import storage_bytes
-from hwsim.network.graph import Layer, Network
+from hwsim.network.graph import Network
 from hwsim.network.ops import OPS, kv_cache_elements
 from hwsim.plan.fusion import Group, group_layers, only_readdresses
 from hwsim.plan.kernel import Kernel, Operand
-from hwsim.plan.precision import Multiply, Precision, check_patterns, precision_of, tensor_format
+from hwsim.plan.operands import (
+    cache_bytes,
+    elements_of,
+    group_weights,
+    kernel_name,
+    lead_layer,
+    peak_bytes,
+    tensor_formats,
+    weight_bytes,
+    without_form,
+)
+from hwsim.plan.precision import Multiply, Precision, check_patterns, precision_of
 from hwsim.plan.recurrent import split_steps
 from hwsim.plan.residency import keep_on_chip
 
@@ -79,8 +89,8 @@ def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) 
     groups, root = group_layers(net)
     if not groups:
         raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
-    formats = _formats(net, table)
-    size = {name: storage_bytes(_elements(net, name), formats[name]) for name in set(root.values())}
+    formats = tensor_formats(net, table)
+    size = {name: storage_bytes(elements_of(net, name), formats[name]) for name in set(root.values())}
     results = {root[n] for n in net.output_names}
     read_by: dict[str, set[int]] = {}
     for group in groups:
@@ -103,9 +113,9 @@ def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) 
         net.name,
         target.machine,
         tuple(kernels),
-        _weight_bytes(net, table),
-        _peak(made, [g.reads for g in groups], size, kept, [t.name for t in net.inputs], results),
-        _cache_bytes(net, formats),
+        weight_bytes(net, table),
+        peak_bytes(made, [g.reads for g in groups], size, kept, [t.name for t in net.inputs], results),
+        cache_bytes(net, formats),
         tuple(notes),
     )
 
@@ -113,20 +123,6 @@ def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) 
 def _cached(net: Network, root: dict[str, str]) -> set[str]:
     """Keys and values that outlive the run: attention with a cache leaves them in memory for the next token."""
     return {root[src] for la in net.layers if la.op == "attention" and "cache" in la.attrs for src in la.src[1:3]}
-
-
-def _formats(net: Network, table: dict[str, Precision] | None) -> dict[str, str]:
-    out: dict[str, str] = {}
-    star = (table or {}).get("*")
-    for tensor in net.inputs:
-        out[tensor.name] = tensor_format(tensor.dtype, star)
-    for layer in net.layers:
-        out[layer.id] = tensor_format(layer.dtype, precision_of(layer, table) if table else None)
-    return out
-
-
-def _elements(net: Network, name: str) -> int:
-    return math.prod(int(d) for d in net.tensors[name].shape)
 
 
 def _outputs(group: Group, read_by: dict[str, set[int]], results: set[str]) -> list[str]:
@@ -144,15 +140,15 @@ def _slices(net: Network, root: dict[str, str]) -> dict[tuple[str, str], int]:
             stored = root[src]
             if stored == src:
                 continue
-            part = _elements(net, src)
-            if part != _elements(net, stored):
+            part = elements_of(net, src)
+            if part != elements_of(net, stored):
                 key = (layer.id, stored)
                 out[key] = out.get(key, 0) + part
     return out
 
 
 def _read_elements(net: Network, group: Group, name: str, slices: dict[tuple[str, str], int]) -> int:
-    whole = _elements(net, name)
+    whole = elements_of(net, name)
     parts = [slices[key] for la in group.layers if (key := (la.id, name)) in slices]
     return min(whole, sum(parts)) if parts else whole
 
@@ -169,7 +165,7 @@ def _kernel(
     target: Target,
     table: dict[str, Precision] | None,
 ) -> Kernel:
-    lead = _lead(group)
+    lead = lead_layer(group.layers)
     precision = precision_of(lead, table)
     notes: list[str] = []
     multiply: Multiply | None = None
@@ -188,9 +184,9 @@ def _kernel(
     if lead.op == "embedding":  # reads the looked-up rows, not the ids' worth of table
         rows = min(work[0].read, sum(w.elements for w in OPS[lead.op].weights(lead, net.input_shapes(lead), ())))
         inputs = [*inputs, Operand(f"{lead.id}.rows", rows, storage_bytes(rows, precision.weights), precision.weights)]
-    weights = _weights(net, group, precision)
+    weights = group_weights(net, group.layers, precision)
     if lead.op == "attention":
-        past = kv_cache_elements(lead, net.input_shapes(lead)) - sum(_elements(net, s) for s in lead.src[1:3])
+        past = kv_cache_elements(lead, net.input_shapes(lead)) - sum(elements_of(net, s) for s in lead.src[1:3])
         if past > 0:
             nbytes = storage_bytes(past, precision.activations)
             inputs.append(Operand(f"{lead.id}.cache", past, nbytes, precision.activations))
@@ -199,18 +195,18 @@ def _kernel(
         mask = next((o for o in inputs if o.tensor == _stored(net, lead.src[3])), None)
         mask_bytes = mask.bytes if mask is not None and mask.level != "shared" else 0
     outputs = tuple(
-        Operand(n, _elements(net, n), size[n], formats[n], "shared" if n in kept else target.outside_level)
+        Operand(n, elements_of(net, n), size[n], formats[n], "shared" if n in kept else target.outside_level)
         for n in made
     )
     kind = group.kind
     if kind in ("elementwise", "reduce"):
         kind = "vector"
     if any(OPS[la.op].kind == "host" for la in group.layers):
-        notes.append(_without_form(lead))
+        notes.append(without_form(lead))
         kind = "vector"
     out_shape = net.tensors[lead.id].shape
     return Kernel(
-        name=_name(group, lead),
+        name=kernel_name(group.layers, lead),
         op=lead.op,
         kind=kind,
         layers=tuple(la.id for la in group.layers),
@@ -222,7 +218,7 @@ def _kernel(
         alu=sum(w.alu for w in work),
         special=sum(w.special for w in work),
         passes=max(w.passes for w in work),
-        rows=max(1, _elements(net, lead.id) // max(1, int(out_shape[-1]))) if out_shape else 1,
+        rows=max(1, elements_of(net, lead.id) // max(1, int(out_shape[-1]))) if out_shape else 1,
         repeat=max((p.repeat for p in products), default=1),
         mask_bytes=mask_bytes,
         producers=tuple(sorted({maker[n] for n in group.reads if n in maker and maker[n] != group.index})),
@@ -231,109 +227,11 @@ def _kernel(
     )
 
 
-def _without_form(layer: Layer) -> str:
-    """The note on a layer that no accelerator runs; raises HwsimError where the layer hides a whole network."""
-    code = str(layer.attrs.get("code", ""))
-    if code.startswith("edgetpu"):
-        raise HwsimError(
-            f"layer {layer.id} ({code}) is a program compiled for the Edge TPU: what it computes cannot be seen; "
-            "use the file it was compiled from"
-        )
-    if layer.op == "custom":
-        return f"operator {code} ({layer.name}) is unknown: its bytes are counted, its arithmetic is not"
-    return f"{layer.op} ({layer.name}) has no accelerator form: costed as vector work"
-
-
 def _stored(net: Network, name: str) -> str:
     """The tensor behind ``name``, looking through views and what else is only addressing."""
     while name in net.by_id and net.by_id[name].src and only_readdresses(net.by_id[name], net):
         name = net.by_id[name].src[0]
     return name
-
-
-def _lead(group: Group) -> Layer:
-    """The layer a kernel is named after: its product or reduction, else its first."""
-    return next((la for la in group.layers if OPS[la.op].kind in ("contract", "reduce")), group.layers[0])
-
-
-def _name(group: Group, lead: Layer) -> str:
-    extra = len(group.layers) - 1
-    return f"{lead.name or lead.op}{f' (+{extra})' if extra else ''}"
-
-
-def _weights(net: Network, group: Group, precision: Precision) -> Operand | None:
-    elements = nbytes = 0
-    tensor = ""
-    for layer in group.layers:
-        op = OPS[layer.op]
-        if layer.op == "embedding":
-            continue  # counted by the rows it looks up
-        shapes = net.input_shapes(layer)
-        if layer.op == "expert_linear":  # only the experts that some row is sent to
-            product = net.products[layer.id][0]
-            elements += product.b_elements
-            nbytes += storage_bytes(product.b_elements, precision.weights)
-            tensor = tensor or layer.id
-            continue
-        for weight in op.weights(layer, shapes, tuple(int(d) for d in layer.shape)):
-            fmt = precision.weights
-            if weight.role == "bias" and fmt in ("int8", "uint8", "int4"):
-                fmt = "int32"
-            elements += weight.elements
-            nbytes += storage_bytes(weight.elements, fmt)
-            tensor = tensor or str(layer.attrs.get("tied", layer.id))
-    return Operand(f"{tensor}.weights", elements, nbytes, precision.weights) if elements else None
-
-
-def _weight_bytes(net: Network, table: dict[str, Precision] | None) -> int:
-    """Bytes of all constants in the assigned formats, look-up tables included, shared ones once."""
-    total = 0
-    for layer in net.layers:
-        found = net.weights[layer.id]
-        if found:
-            fmt = precision_of(layer, table).weights
-            for weight in found:
-                wide = weight.role == "bias" and fmt in ("int8", "uint8", "int4")
-                total += storage_bytes(weight.elements, "int32" if wide else fmt)
-    return total
-
-
-def _cache_bytes(net: Network, formats: dict[str, str]) -> int:
-    return sum(
-        storage_bytes(kv_cache_elements(la, net.input_shapes(la)), formats[la.id])
-        for la in net.layers
-        if la.op == "attention"
-    )
-
-
-def _peak(
-    made: list[list[str]],
-    read: list[list[str]],
-    size: dict[str, int],
-    kept: set[str],
-    inputs: list[str],
-    results: set[str],
-) -> int:
-    """Largest sum of off-chip tensors alive while a kernel runs."""
-    last: dict[str, int] = {}
-    for k, names in enumerate(read):
-        for name in names:
-            last[name] = k
-    for name in results:
-        last[name] = len(made)
-    live = sum(size[n] for n in inputs)
-    peak = live
-    ending: dict[int, list[str]] = {}
-    for name, k in last.items():
-        if name not in kept:
-            ending.setdefault(k, []).append(name)
-    for k, names in enumerate(made):
-        fresh = [n for n in names if n not in kept]
-        live += sum(size[n] for n in fresh)
-        peak = max(peak, live)
-        live -= sum(size[n] for n in ending.get(k, ()))
-        live -= sum(size[n] for n in fresh if n not in last)
-    return peak
 
 
 def check_fits(plan: Plan, capacity_bytes: int, machine: str, batch: int) -> None:

@@ -1,0 +1,89 @@
+"""Casts on a GPU: where a tensor's stored format is not the one a product multiplies.
+
+A compiling stack lets the kernel that makes the tensor write it in the format that is read (both formats where both are
+read); a framework, and an input of the network, take a kernel of their own: one pass for the scale where the format needs
+one computed at run time, which is counted as reading the tensor twice, and one to convert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hwsim.formats import FORMATS, storage_bytes
+from hwsim.plan.kernel import Kernel, Operand
+
+_SCALED = frozenset({"int8", "uint8", "int4", "e4m3", "e5m2", "e2m1"})
+
+
+def insert_casts(kernels: list[Kernel], fuse: bool, outside: Iterable[str]) -> list[Kernel]:
+    """Return ``kernels`` with every operand of a product in the format it multiplies; ``outside``: given tensors.
+
+    Kernels are renumbered; each cast comes right before the first kernel that needs it.
+    """
+    wanted: dict[str, set[str]] = {}  # tensor: formats products read it in
+    for kernel in kernels:
+        for operand in kernel.inputs:
+            fmt = _wanted(kernel, operand)
+            if fmt:
+                wanted.setdefault(operand.tensor, set()).add(fmt)
+    if not wanted:
+        return kernels
+    fixed = set(outside)
+    made_by = {o.tensor for k in kernels for o in k.outputs}
+    in_place = {t for t in wanted if fuse and t in made_by and t not in fixed}
+    as_is = {o.tensor for k in kernels for o in k.inputs if o.tensor in in_place and not _wanted(k, o)}
+    as_is |= in_place - {o.tensor for k in kernels for o in k.inputs}
+    read = {o.tensor for k in kernels for o in k.inputs}
+    results = {o.tensor for k in kernels for o in k.outputs if o.tensor not in read}
+    out: list[Kernel] = []
+    renumbered: list[int] = []
+    ready: dict[tuple[str, str], int] = {}  # (tensor, format): number of the cast that makes it
+    for kernel in kernels:
+        producers = {renumbered[p] for p in kernel.producers}
+        inputs: list[Operand] = []
+        for operand in kernel.inputs:
+            fmt = _wanted(kernel, operand)
+            if not fmt:
+                inputs.append(operand)
+                continue
+            cast = _as(operand, fmt)
+            if operand.tensor not in in_place:
+                number = ready.get((operand.tensor, fmt))
+                if number is None:
+                    number = ready[operand.tensor, fmt] = len(out)
+                    out.append(_cast_kernel(operand, cast, tuple(sorted(producers))))
+                producers.add(number)
+            inputs.append(cast)
+        outputs: list[Operand] = []
+        for operand in kernel.outputs:
+            keep = operand.tensor not in in_place or operand.tensor in as_is or operand.tensor in results
+            outputs += [operand] if keep else []
+            if operand.tensor in in_place:
+                outputs += [_as(operand, fmt) for fmt in sorted(wanted[operand.tensor])]
+        renumbered.append(len(out))
+        out.append(replace(kernel, inputs=tuple(inputs), outputs=tuple(outputs), producers=tuple(sorted(producers))))
+    return out
+
+
+def _wanted(kernel: Kernel, operand: Operand) -> str:
+    """The format a product multiplies an operand in, where it is not the stored one and no tile converts it."""
+    if kernel.multiply is None or operand.role not in ("a", "b") or kernel.multiply.convert_a:
+        return ""
+    fmt = kernel.multiply.format.split("x")[0]
+    stored = operand.format
+    same = stored == fmt or {stored, fmt} in ({"int8", "uint8"}, {"fp32", "tf32"}, {"int4", "uint4"})
+    return "" if same or FORMATS[stored].kind == "bool" else fmt
+
+
+def _as(operand: Operand, fmt: str) -> Operand:
+    return replace(operand, tensor=f"{operand.tensor}.{fmt}", format=fmt, bytes=storage_bytes(operand.elements, fmt))
+
+
+def _cast_kernel(source: Operand, target: Operand, producers: tuple[int, ...]) -> Kernel:
+    scaled = target.format in _SCALED
+    return Kernel(
+        name=f"cast {source.tensor} to {target.format}", op="quantize" if scaled else "cast", kind="vector",
+        layers=(source.tensor,), inputs=(replace(source, role="x"),), outputs=(replace(target, role=""),),
+        alu=(5 if scaled else 1) * source.elements, passes=2 if scaled else 1, producers=producers,
+    )  # fmt: skip

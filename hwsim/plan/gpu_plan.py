@@ -1,0 +1,276 @@
+"""Planning on a GPU: a bound network becomes kernels with formats, casts, roles of operands and what must fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hwsim.errors import HwsimError
+from hwsim.formats import storage_bytes
+from hwsim.network.graph import Layer, Network
+from hwsim.network.opdefs import Product
+from hwsim.network.ops import OPS, kv_cache_elements
+from hwsim.plan.gpu_casts import insert_casts
+from hwsim.plan.gpu_fusion import GpuGroup, Grouping, group_gpu
+from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused
+from hwsim.plan.kernel import Kernel, Operand
+from hwsim.plan.operands import (
+    cache_bytes,
+    elements_of,
+    group_weights,
+    kernel_name,
+    lead_layer,
+    peak_bytes,
+    tensor_formats,
+    weight_bytes,
+    without_form,
+)
+from hwsim.plan.plan import Plan
+from hwsim.plan.precision import Multiply, Precision, check_patterns, precision_of
+from hwsim.plan.recurrent import split_steps
+
+STACKS = {
+    "compiled": "compiled", "tensorrt": "compiled", "trt": "compiled", "xla": "compiled", "eager": "eager",
+    "pytorch": "eager", "torch": "eager", "compiled-stream": "compiled-stream", "tensorrt-stream": "compiled-stream",
+    "eager-graph": "eager-graph",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GpuTarget:
+    """What planning needs to know of a GPU: how it multiplies, and which attention its libraries fuse."""
+
+    machine: str
+    multiply: Callable[[Precision, str], Multiply]
+    fuses_attention: Callable[[str, int], bool]  # format, depth of a head
+    sparse: bool = False
+
+
+def make_gpu_plan(
+    net: Network, target: GpuTarget, table: dict[str, Precision] | None, stack: str, sparsity: str | None
+) -> Plan:
+    """Return the plan of a bound network on a GPU under ``stack`` (a canonical name of `STACKS`).
+
+    Raises HwsimError naming the layer when the chip does not multiply its formats.
+    """
+    check_patterns(net, table)
+    fuse = stack.startswith("compiled")
+    net = compile_rewrites(net) if fuse else expand_fused(net)
+    grouping = group_gpu(net, fuse)
+    if not grouping.groups:
+        raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
+    kernels = _Planner(net, grouping, target, table, sparsity).kernels()
+    formats = tensor_formats(net, table)
+    kernels = insert_casts(kernels, fuse, {t.name for t in net.inputs} | grouping.constants)
+    results = {p for n in net.output_names for p in grouping.parts[n]}
+    sizes = {o.tensor: o.bytes for k in kernels for o in (*k.inputs, *k.outputs) if o.role not in ("cache", "table")}
+    peak = peak_bytes(
+        [[o.tensor for o in k.outputs] for k in kernels],
+        [[o.tensor for o in k.inputs if o.tensor in sizes] for k in kernels],
+        sizes, set(grouping.constants), [t.name for t in net.inputs if t.name in sizes], results & sizes.keys(),
+    )  # fmt: skip
+    return Plan(
+        net.name, target.machine, tuple(kernels), weight_bytes(net, table), peak, cache_bytes(net, formats),
+        tuple(dict.fromkeys(n for k in kernels for n in k.notes)),
+    )  # fmt: skip
+
+
+class _Planner:
+    """Turns groups of layers into kernels."""
+
+    def __init__(
+        self, net: Network, grouping: Grouping, target: GpuTarget, table: dict[str, Precision] | None, sparsity: str | None
+    ) -> None:  # fmt: skip
+        self.net, self.grouping, self.target, self.table = net, grouping, target, table
+        self.sparsity = sparsity if sparsity not in (None, "dense") else ""
+        self.formats = tensor_formats(net, table)
+        self.results = {p for n in net.output_names for p in grouping.parts[n]}
+        self.read_by: dict[str, set[int]] = {}
+        for group in grouping.groups:
+            for name in group.reads:
+                self.read_by.setdefault(name, set()).add(group.index)
+        self.maker = {la.id: g.index for g in grouping.groups for la in g.layers}
+        self.maker |= {g.tensor: g.index for g in grouping.groups}
+        self.slices = self._slices()
+
+    def kernels(self) -> list[Kernel]:
+        """All kernels in order."""
+        out: list[Kernel] = []
+        last_of: list[int] = []
+        for group in self.grouping.groups:
+            whole = self._kernel(group)
+            whole = replace(whole, producers=tuple(sorted({last_of[g] for g in whole.producers})))
+            out += self._cut(whole, len(out))
+            last_of.append(len(out) - 1)
+        return out
+
+    def _cut(self, kernel: Kernel, index: int) -> list[Kernel]:
+        if kernel.kind == "attention":
+            assert kernel.multiply is not None
+            depth = max(kernel.products[0].k, kernel.products[1].n)
+            if not self.target.fuses_attention(kernel.multiply.format, depth):
+                return unfused_attention(kernel, index)
+        parts = split_steps(kernel, index, 0, "dram")
+        return parts if len(parts) == 1 else [_with_roles(part) for part in parts]
+
+    def _slices(self) -> dict[tuple[str, str], int]:
+        """Elements of a stored tensor that a layer reads where it reads a part of it only."""
+        out: dict[tuple[str, str], int] = {}
+        for layer in self.net.layers:
+            for src in layer.src:
+                parts = self.grouping.parts[src]
+                if len(parts) != 1 or parts[0] == src:
+                    continue
+                part = elements_of(self.net, src)
+                if part < elements_of(self.net, parts[0]):
+                    key = (layer.id, parts[0])
+                    out[key] = out.get(key, 0) + part
+        return out
+
+    def _read_elements(self, group: GpuGroup, name: str) -> int:
+        whole = self._elements(name)
+        parts = [self.slices[key] for la in group.layers if (key := (la.id, name)) in self.slices]
+        return min(whole, sum(parts)) if parts else whole
+
+    def _elements(self, name: str) -> int:
+        """Elements stored under ``name``: of a concatenation with copied parts, the copied ones only."""
+        index = self.maker.get(name)
+        if index is not None and (copies := self.grouping.groups[index].copies) and name not in copies:
+            return sum(self._elements(c) for c in copies)
+        return elements_of(self.net, name)
+
+    def _kernel(self, group: GpuGroup) -> Kernel:
+        net = self.net
+        lead = lead_layer(group.layers)
+        precision = precision_of(lead, self.table)
+        notes: list[str] = []
+        multiply: Multiply | None = None
+        products: tuple[Product, ...] = net.products[lead.id] if group.kind in ("matmul", "attention") else ()
+        if products:
+            multiply = self.target.multiply(precision, f"layer {lead.id} ({lead.name or lead.op})")
+            if multiply.note:
+                notes.append(multiply.note)
+        roles = self._roles(lead, group)
+        inputs = [self._operand(name, self._read_elements(group, name), roles.get(name, "x")) for name in group.reads]
+        if products:
+            inputs.sort(key=lambda o: ("a", "b", "mask", "x").index(o.role))
+        work = [net.vector_work[la.id] for la in group.layers]
+        for layer in group.layers:
+            if layer.op == "embedding":  # reads the looked-up rows, not the ids' worth of table
+                rows = net.vector_work[layer.id].read
+                held = sum(w.elements for w in OPS[layer.op].weights(layer, net.input_shapes(layer), ()))
+                rows, fmt = min(rows, held), precision_of(layer, self.table).weights
+                inputs.append(Operand(f"{layer.id}.rows", rows, storage_bytes(rows, fmt), fmt, role="table"))
+        if lead.op == "attention":
+            past = kv_cache_elements(lead, net.input_shapes(lead)) - sum(elements_of(net, s) for s in lead.src[1:3])
+            if past > 0:
+                fmt = precision.activations
+                inputs.append(Operand(f"{lead.id}.cache", past, storage_bytes(past, fmt), fmt, role="cache"))
+        made = self._outputs(group)
+        outputs = tuple(self._operand(n, self._elements(n), "") for n in made)
+        kind = {"pointwise": "vector", "reduce": "vector"}.get(group.kind, group.kind)
+        if any(OPS[la.op].kind == "host" for la in group.layers):
+            notes.append(without_form(lead))
+            kind = "vector"
+        shape = net.tensors[lead.id].shape
+        makers = {self.maker[n] for n in group.reads if n in self.maker}
+        return Kernel(
+            name=kernel_name(group.layers, lead),
+            op=lead.op,
+            kind=kind,
+            layers=tuple(la.id for la in group.layers),
+            products=products,
+            multiply=multiply,
+            inputs=tuple(inputs),
+            weights=group_weights(net, group.layers, precision),
+            outputs=outputs,
+            alu=sum(w.alu for w in work),
+            special=sum(w.special for w in work),
+            passes=max(w.passes for w in work),
+            rows=max(1, elements_of(net, lead.id) // max(1, int(shape[-1]))) if shape else 1,
+            repeat=max((p.repeat for p in products), default=1),
+            mask_bytes=sum(o.bytes for o in inputs if o.role == "mask"),
+            producers=tuple(sorted(makers - {group.index})),
+            accumulate=precision.accumulate,
+            sparsity=self.sparsity if products and products[0].b_weight and group.kind == "matmul" else "",
+            notes=tuple(notes),
+        )
+
+    def _operand(self, name: str, elements: int, role: str) -> Operand:
+        fmt = self.formats[name]
+        return Operand(name, elements, storage_bytes(elements, fmt), fmt, role=role)
+
+    def _roles(self, lead: Layer, group: GpuGroup) -> dict[str, str]:
+        """What the product of a kernel does with each tensor it reads; a tensor read twice has its first role."""
+        parts = self.grouping.parts
+        out: dict[str, str] = {}
+        if OPS[lead.op].kind != "contract":
+            return out
+        order = ("a", "b") if lead.op == "matmul" else ("a", "b", "b", "mask") if lead.op == "attention" else ("a",)
+        inside = {la.id: la for la in group.layers}
+        for src, role in zip(lead.src, order, strict=False):
+            for part in self._through(src, inside):
+                for stored in parts[part]:
+                    out.setdefault(stored, role)
+        return out
+
+    def _through(self, name: str, inside: dict[str, Layer]) -> list[str]:
+        """The tensors from outside behind ``name``, where layers of the kernel itself stand before its product."""
+        stored = self.grouping.parts[name]
+        found: list[str] = []
+        for part in stored:
+            if part in inside:
+                found += [x for s in inside[part].src for x in self._through(s, inside)]
+            else:
+                found.append(part)
+        return found
+
+    def _outputs(self, group: GpuGroup) -> list[str]:
+        """Tensors that other kernels or the user read (at least the last one)."""
+        if group.copies:
+            return [group.tensor]
+        inside = [la.id for la in group.layers]
+        found = [n for n in inside if n in self.results or any(g != group.index for g in self.read_by.get(n, ()))]
+        return found or [group.tensor]
+
+
+def _with_roles(kernel: Kernel) -> Kernel:
+    """A step of a recurrent layer: its state (or the input) is A, the gates are read by the cell's element-wise part."""
+    inputs = tuple(replace(o, role=o.role or ("x" if i else "a"), level="dram") for i, o in enumerate(kernel.inputs))
+    weights = replace(kernel.weights, level="dram") if kernel.weights else None
+    outputs = tuple(replace(o, level="dram") for o in kernel.outputs)
+    return replace(kernel, inputs=inputs, outputs=outputs, weights=weights)
+
+
+def unfused_attention(kernel: Kernel, index: int) -> list[Kernel]:
+    """Return an attention kernel as three: the product of queries and keys, the softmax, the product with the values.
+
+    The scores travel through memory in the format of the activations. ``index`` is the number of the first kernel.
+    """
+    qk, pv = kernel.products
+    fmt = kernel.inputs[0].format
+    last_layer = kernel.layers[-1]
+
+    def operand(tensor: str, elements: int, role: str) -> Operand:
+        return Operand(tensor, elements, storage_bytes(elements, fmt), fmt, role=role)
+
+    queries = next(o.tensor for o in kernel.inputs if o.role == "a")
+    keys = [o.tensor for o in kernel.inputs if o.role in ("b", "cache")] or [queries]
+    mask = tuple(replace(o, role="x") for o in kernel.inputs if o.role in ("mask", "x"))
+    scores = operand(f"{last_layer}.scores", qk.c_elements, "")
+    weights = operand(f"{last_layer}.weights", qk.c_elements, "")
+    first = replace(
+        kernel, name=f"{kernel.name} qk", kind="matmul", op="matmul", products=(qk,), outputs=(scores,), alu=0, special=0,
+        inputs=(operand(queries, qk.a_elements, "a"), operand(keys[0], qk.b_elements, "b")), mask_bytes=0,
+    )  # fmt: skip
+    middle = replace(
+        kernel, name=f"{kernel.name} softmax", kind="vector", op="softmax", products=(), multiply=None,
+        inputs=(replace(scores, role="x"), *mask), outputs=(weights,), producers=(index,), passes=3,
+        rows=qk.batch * qk.m, mask_bytes=0,
+    )  # fmt: skip
+    last = replace(
+        kernel, name=f"{kernel.name} pv", kind="matmul", op="matmul", products=(pv,), alu=0, special=0, mask_bytes=0,
+        inputs=(replace(weights, role="a"), operand(keys[-1], pv.b_elements, "b")),
+        producers=tuple(sorted({*kernel.producers, index + 1})),
+    )  # fmt: skip
+    return [first, middle, last]
