@@ -44,6 +44,7 @@ class GpuView:
     shared_bytes_per_clk: float
     max_threads: int
     max_ctas: int
+    special_per_clk: float
     l2_bytes: int
     l2_segments: int
     l2_bytes_per_clk: float
@@ -51,6 +52,8 @@ class GpuView:
     l2_latency_cycles: float
     dram_bytes_per_s: float
     dram_latency_s: float
+    dram_kind: str
+    dram_capacity: int
     tdp_w: float
     idle_w: float
     node_nm: float
@@ -85,6 +88,7 @@ def gpu_view(acc: Accelerator) -> GpuView:
         shared_bytes_per_clk=sm.shared_bytes_per_clk,
         max_threads=sm.max_threads,
         max_ctas=sm.max_ctas,
+        special_per_clk=gpu.simt.special,
         l2_bytes=l2.capacity_bytes,
         l2_segments=l2.segments,
         l2_bytes_per_clk=l2.bytes_per_clk,
@@ -92,6 +96,8 @@ def gpu_view(acc: Accelerator) -> GpuView:
         l2_latency_cycles=l2.latency_cycles,
         dram_bytes_per_s=min(dram.bandwidth_bytes_per_s, dram.read_bytes_per_s),
         dram_latency_s=dram.latency_s,
+        dram_kind=dram.kind,
+        dram_capacity=dram.capacity_bytes,
         tdp_w=math.inf if tdp is None else tdp,
         idle_w=acc.power.idle_w if acc.power.idle_w is not None else (0.0 if tdp is None else IDLE_SHARE * tdp),
         node_nm=acc.power.node_nm or 7.0,

@@ -10,7 +10,7 @@ Source of the structure: CUTLASS's description of its kernels; constants: ``acce
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,12 +86,50 @@ def gemm_kind(
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a product's operands lie and what its epilogue does, arrays [rows] or numbers that broadcast to them.
+
+    ``a_bytes``: distinct bytes of A over the batch where they are fewer than m x k (a convolution's input; 0: all).
+    ``b_bytes`` likewise (one B for the whole batch, grouped query heads). ``found_a``, ``found_b``: shares of them already
+    in the L2; ``kept_c``: share of the results that stays there. ``extra_bytes``: read by layers fused into the epilogue,
+    ``extra_found`` of them in the L2. ``lane_cycles``: clocks one SM spends per result on fused arithmetic.
+    """
+
+    a_bytes: npt.ArrayLike = 0.0
+    b_bytes: npt.ArrayLike = 0.0
+    found_a: npt.ArrayLike = 0.0
+    found_b: npt.ArrayLike = 0.0
+    kept_c: npt.ArrayLike = 0.0
+    extra_bytes: npt.ArrayLike = 0.0
+    extra_found: npt.ArrayLike = 0.0
+    lane_cycles: npt.ArrayLike = 0.0
+
+
+class _Rows(NamedTuple):
+    """Shapes and surroundings as arrays of one shape."""
+
+    m: Ints
+    n: Ints
+    k: Ints
+    batch: Ints
+    a_bytes: Floats
+    b_bytes: Floats
+    found_a: Floats
+    found_b: Floats
+    kept_c: Floats
+    extra_bytes: Floats
+    extra_found: Floats
+    lane_cycles: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Gemms:
     """Answers for arrays of products, every field [rows]; seconds, bytes, Hz, W.
 
     ``time_s`` = ``launch_s`` + ``prologue_s`` + ``main_s`` + ``tail_s`` + ``epilogue_s`` + ``reduce_s``. ``tile`` indexes
     ``tiles``; ``grid_m``, ``grid_n``, ``split`` make the grid (times ``batch``); ``k_steps`` are those of one CTA;
-    ``waves`` counts rounds with the last one as a fraction. Bytes by level and operand are whole-product totals.
+    ``waves`` counts rounds with the last one as a fraction. Bytes by level and operand are whole-product totals;
+    ``dram_x`` are those of layers fused into the epilogue.
     """
 
     tiles: Tiles
@@ -120,6 +158,7 @@ class Gemms:
     l2_a: Floats
     l2_b: Floats
     l2_c: Floats
+    dram_x: Floats
 
     def __len__(self) -> int:
         return len(self.time_s)
@@ -132,7 +171,7 @@ class Gemms:
     @property
     def dram_bytes(self) -> Floats:
         """DRAM bytes of all operands."""
-        return self.dram_a + self.dram_b + self.dram_c
+        return self.dram_a + self.dram_b + self.dram_c + self.dram_x
 
     def limiter_names(self) -> list[str]:
         """What limits each answer, as text."""
@@ -161,6 +200,7 @@ class _Parts:
     memory: Any
     dram: tuple[Any, Any, Any]
     l2: tuple[Any, Any, Any]
+    extra: Any
 
 
 def best_gemm(
@@ -174,27 +214,38 @@ def best_gemm(
     cache: str = "cold",
     launch: str = "graph",
     throttle: bool = True,
+    around: Surroundings | None = None,
 ) -> Gemms:
     """Return the fastest kernel of each product C[m, n] = A[m, k] B[k, n], ``batch`` of them.
 
     Shapes broadcast to one axis [rows]. ``cache`` "cold" reads operands from DRAM, "warm" finds what fits in the L2;
     ``launch`` is what a kernel start costs: "graph", "stream" or "none" (the kernel alone). ``throttle`` lowers the clock
-    where power exceeds the device's limit. Raises HwsimError for an unknown option or an empty product.
+    where power exceeds the device's limit; ``around`` says what lies in the L2 beyond that and what is fused. Raises
+    HwsimError for an unknown option or an empty product.
     """
     if cache not in ("cold", "warm") or launch not in ("graph", "stream", "none"):
         raise HwsimError(f"cache '{cache}' or launch '{launch}' is unknown: cold or warm; graph, stream or none")
-    shape = np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, np.int64)) for x in (m, n, k, batch)))
-    rows = [x.ravel() for x in shape]
-    if any((x < 1).any() for x in rows):
+    rows = _rows(m, n, k, batch, around or Surroundings())
+    if any((x < 1).any() for x in rows[:4]):
         raise HwsimError("a product needs m, n, k and batch of at least 1")
     tiles = tiles_for(view, kind.instruction, round(kind.a_bits), round(kind.compute_bits))
     warm = cache == "warm"
-    chosen = [
-        _choose(view, kind, tiles, [x[i : i + CHUNK, None] for x in rows], warm, launch)
-        for i in range(0, len(rows[0]), CHUNK)
-    ]
+    chosen = [_choose(view, kind, tiles, _part(rows, i), warm, launch) for i in range(0, len(rows.m), CHUNK)]
     tile, split = (np.concatenate([c[i] for c in chosen]) for i in (0, 1))
     return _answer(view, kind, tiles, tile, split, rows, warm, launch, throttle)
+
+
+def _rows(m: npt.ArrayLike, n: npt.ArrayLike, k: npt.ArrayLike, batch: npt.ArrayLike, around: Surroundings) -> _Rows:
+    sizes = [np.atleast_1d(np.asarray(x, np.int64)) for x in (m, n, k, batch)]
+    more = [np.atleast_1d(np.asarray(getattr(around, f.name), np.float64)) for f in fields(around)]
+    columns: list[Any] = [x.ravel() for x in np.broadcast_arrays(*sizes, *more)]
+    return _Rows(*columns)
+
+
+def _part(rows: _Rows, start: int) -> _Rows:
+    """Rows of one chunk, with an axis for candidates."""
+    columns: list[Any] = [x[start : start + CHUNK, None] for x in rows]
+    return _Rows(*columns)
 
 
 def _rounds(ctas: Any, sms: int, occupancy: Any) -> tuple[Any, Any, Any]:
@@ -211,9 +262,7 @@ def _take(tiles: Tiles, tile: Ints) -> dict[str, Any]:
     }
 
 
-def _choose(
-    view: GpuView, kind: GemmKind, tiles: Tiles, rows: list[Ints], warm: bool, launch: str
-) -> tuple[Ints, Ints]:
+def _choose(view: GpuView, kind: GemmKind, tiles: Tiles, rows: _Rows, warm: bool, launch: str) -> tuple[Ints, Ints]:
     """Return the index of the fastest tile and its split, [rows]."""
     tile = np.repeat(np.arange(len(tiles)), len(SPLITS))
     split = np.tile(SPLITS, len(tiles))
@@ -228,7 +277,7 @@ def _answer(
     tiles: Tiles,
     tile: Ints,
     split: Ints,
-    rows: list[Ints],
+    rows: _Rows,
     warm: bool,
     launch: str,
     throttle: bool,
@@ -238,11 +287,11 @@ def _answer(
     def at(clock: Any) -> _Parts:
         return _cost(view, kind, t, split, rows, warm, launch, clock)
 
-    macs: Floats = np.prod(np.array(rows, np.float64), axis=0)
+    macs: Floats = np.prod(np.array(rows[:4], np.float64), axis=0)
 
     def time_and_bytes(clock: Floats) -> tuple[Floats, Floats]:
         parts = at(clock)
-        return parts.time, parts.dram[0] + parts.dram[1] + parts.dram[2]
+        return parts.time, parts.dram[0] + parts.dram[1] + parts.dram[2] + parts.extra
 
     clock = np.full(len(macs), view.clock_hz)
     clock, power = sustained_clock(view, kind, macs, time_and_bytes, clock, throttle)
@@ -253,10 +302,10 @@ def _answer(
     limiter = np.where(p.launch + p.reduce > 0.5 * p.time, LIMITERS.index("launch"), limiter)
     occupancy = t["occupancy"]
     waves = p.full + p.rest / (occupancy * view.sms)
-    ints = [np.asarray(x).astype(np.int64) for x in (p.grid_m, p.grid_n, rows[3], p.ctas, p.k_steps)]
+    ints = [np.asarray(x).astype(np.int64) for x in (p.grid_m, p.grid_n, rows.batch, p.ctas, p.k_steps)]
     return Gemms(
         tiles, p.time, p.launch, p.first, p.main, p.tail, p.last, p.reduce, clock, power, tile, split,
-        ints[0], ints[1], ints[2], ints[3], ints[4], waves, occupancy, limiter.astype(np.int64), *p.dram, *p.l2,
+        ints[0], ints[1], ints[2], ints[3], ints[4], waves, occupancy, limiter.astype(np.int64), *p.dram, *p.l2, p.extra,
     )  # fmt: skip
 
 
@@ -265,14 +314,14 @@ def _cost(
     kind: GemmKind,
     t: dict[str, Any],
     split: Any,
-    rows: list[Ints],
+    rows: _Rows,
     warm: bool,
     launch: str,
     clock: Any,
 ) -> _Parts:
     """Cost one candidate (or an axis of them) per row; every term of the model is here. Infinite where it is no candidate."""
     c = view.constants
-    m, n, k, batch = rows
+    m, n, k, batch = rows[:4]
     a, b, out = kind.a_bits / 8, kind.b_bits / 8, kind.c_bits / 8
     tm, tn, tk = t["m"], t["n"], t["k"]
     density = 0.5 if kind.sparse else 1.0
@@ -303,7 +352,10 @@ def _cost(
     alone = np.maximum(per_step + c["step_cycles"], latency / (t["stages"] - 1))
     first = latency
     width = np.where(split > 1, 4.0, out)
+    results = np.where(split > 1, 0.0, tm * tn)  # of a split, the reduction kernel does what is fused
+    extra_width = rows.extra_bytes / (m * n * batch)
     ending = c["epilogue_cycles"] + tm * tn * width / view.l2_sm_bytes_per_clk
+    ending = ending + results * (rows.lane_cycles + extra_width / view.l2_sm_bytes_per_clk)
     solo = first + k_steps * alone + ending
 
     l2_rate = view.l2_bytes_per_clk * c["l2_efficiency"]
@@ -321,7 +373,8 @@ def _cost(
     dram, l2 = _traffic(view, kind, t, split, rows, grid_m, grid_n, stored_b, warm)
     active = np.minimum(ctas, view.sms)
     bandwidth = np.minimum(view.dram_bytes_per_s * c["dram_efficiency"], active * c["sm_dram_bytes"] * clock)
-    moved = (dram[0] + dram[1] + dram[2]) / bandwidth
+    extra = rows.extra_bytes * (1 - rows.extra_found)
+    moved = (dram[0] + dram[1] + dram[2] + extra) / bandwidth
     edges = (first + ending) / clock
     compute, memory = (main + tail) / clock, moved + edges
     sharp = c["overlap"]
@@ -329,6 +382,7 @@ def _cost(
         1 / sharp
     )
     partial = np.where(split > 1, (split * 4.0 + out) * m * n * batch, 0.0)
+    partial = np.where(split > 1, partial + rows.extra_bytes, 0.0)
     reduce = np.where(split > 1, c["reduce_s"] + partial / (l2_rate * clock), 0.0)
     start = {"graph": view.graph_launch_s, "stream": view.stream_launch_s, "none": 0.0}[launch] + c["kernel_s"]
     time = np.where(useless, np.inf, start + body + reduce)
@@ -342,7 +396,7 @@ def _cost(
         reduce, grid_m, grid_n, ctas, k_steps, full, rest,
         (pipe, shared, port, latency / (t["stages"] - 1) / np.maximum(1, np.minimum(t["occupancy"], last + full)),
          l2_step * np.minimum(ctas, view.sms)),
-        compute, memory, dram, l2,
+        compute, memory, dram, l2, shape + extra,
     )  # fmt: skip
 
 
@@ -351,7 +405,7 @@ def _traffic(
     kind: GemmKind,
     t: dict[str, Any],
     split: Any,
-    rows: list[Ints],
+    rows: _Rows,
     grid_m: Any,
     grid_n: Any,
     stored_b: float,
@@ -363,18 +417,20 @@ def _traffic(
     per window column, B once per window row, unless the L2 still holds them.
     """
     c = view.constants
-    m, n, k, batch = rows
+    m, n, k, batch = rows[:4]
     a, out = kind.a_bits / 8, kind.c_bits / 8
     in_flight = np.minimum(grid_m * grid_n, np.maximum(1.0, t["occupancy"] * view.sms / split))
     gm = np.clip(np.sqrt(in_flight * (t["n"] * stored_b) / (t["m"] * a)), 1, grid_m)
     gn = np.clip(in_flight / gm, 1, grid_n)
     gm = np.clip(in_flight / gn, 1, grid_m)
-    once_a, once_b, once_c = m * k * a, n * k * stored_b, m * n * out
+    once_c = m * n * out
+    once_a = np.where(rows.a_bytes > 0, rows.a_bytes / batch, m * k * a)
+    once_b = np.where(rows.b_bytes > 0, rows.b_bytes / batch, n * k * stored_b)
     room = c["l2_share"] * view.l2_bytes
     kept = np.minimum(1.0, room / (once_a + once_b))
-    dram_a = once_a * (1 + (grid_n / gn - 1) * (1 - kept)) * batch
-    dram_b = once_b * (1 + (grid_m / gm - 1) * (1 - kept)) * batch
-    dram_c = once_c * batch * np.maximum(c["write_through"], 1 - room / (once_c * batch))
+    dram_a = once_a * (1 - rows.found_a + (grid_n / gn - 1) * (1 - kept)) * batch
+    dram_b = once_b * (1 - rows.found_b + (grid_m / gm - 1) * (1 - kept)) * batch
+    dram_c = once_c * batch * np.maximum(c["write_through"], 1 - room / (once_c * batch)) * (1 - rows.kept_c)
     if warm:
         found = np.minimum(1.0, view.l2_bytes / ((once_a + once_b + once_c) * batch))
         dram_a, dram_b, dram_c = (x * (1 - found) for x in (dram_a, dram_b, dram_c))
