@@ -205,8 +205,8 @@ def _throughput(built: Mapping[str, Any]) -> tuple[float, Mapping[str, float]]:
     rates = dict(simt.rates)
     if tensor.count:
         scale = sm.matrix_clock_hz / sm.clock_hz
-        for name, rate in tensor.rates.items():
-            rates[name] = max(rates.get(name, 0.0), rate * scale)
+        for name, rate in tensor.rates.items():  # fp64 products draw little power: they keep the boost clock
+            rates[name] = max(rates.get(name, 0.0), rate * (1.0 if name == "fp64" else scale))
     for signed, others in _UNSIGNED.items():  # integer instructions take either sign on either side
         if signed in rates:
             rates |= dict.fromkeys(others, rates[signed])
