@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from hwsim.energy.actions import Span, load_actions
 from hwsim.energy.levels import matrix_unit, stationary_operand
 from hwsim.formats import FORMATS
 from hwsim.machine.accelerator import Accelerator
+from hwsim.power.actions import load_actions
+from hwsim.power.arithmetic import ADDERS, adder_of, multiplier_j
+from hwsim.power.span import Span
 
-ADDERS = ("int32", "fp16", "fp32", "fp64")
-
-# Formats the table has no multiplier for, and the one whose multiplier does the same work.
-_LIKE = {
-    "e3m2": "e5m2", "e4m3fnuz": "e4m3", "e5m2fnuz": "e5m2", "e2m3": "e4m3", "ue8m0": "e5m2", "ue4m3": "e4m3",
-    "int64": "int32", "int2": "int4", "int1": "int4", "bool": "int4", "uint1": "int4", "uint64": "int32",
-    "uint32": "int32", "uint16": "int16", "uint8": "int8", "uint4": "int4", "uint2": "int4",
-}  # fmt: skip
-
-
-def multiplier_j(name: str, node_nm: float) -> Span:
-    """Return the energy of one multiplication in format ``name``, J."""
-    return load_actions().at("multiply", _LIKE.get(name, name), node_nm)
-
-
-def adder_of(name: str) -> str:
-    """Return which of `ADDERS` sums products of format ``name``: int32 for integers, else its own or fp32."""
-    if FORMATS[name].kind != "float":
-        return "int32"
-    return name if name in ADDERS else "fp32"
+__all__ = [
+    "ADDERS",
+    "adder_of",
+    "cell_format",
+    "float_lanes",
+    "hop_bits",
+    "multiplier_j",
+    "native_formats",
+    "peak_cell_power_w",
+]
 
 
 def native_formats(acc: Accelerator) -> tuple[str, ...]:

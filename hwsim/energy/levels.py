@@ -21,13 +21,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hwsim.energy.actions import Span, load_actions, load_sram
 from hwsim.machine.accelerator import Accelerator
 from hwsim.machine.sections import MemoryLevel
 from hwsim.machine.systolic import MatrixUnit
+from hwsim.power.actions import load_actions, load_sram
+from hwsim.power.span import NOTHING, Span
 from hwsim.schedule.table import OPERANDS
 
-NOTHING = Span(0.0, 0.0, 0.0)
 DEFAULT_NODE_NM = 7.0
 # The widest word of the SRAM table: a memory with a wider word is so many banks side by side.
 _BANK_BITS = 512

@@ -17,13 +17,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.energy.actions import Span, load_actions
 from hwsim.energy.cells import ADDERS, adder_of, cell_format, float_lanes, hop_bits, multiplier_j, native_formats
-from hwsim.energy.levels import DEFAULT_NODE_NM, NOTHING, Store, level_map, link_kind, matrix_unit, memory_store
+from hwsim.energy.levels import DEFAULT_NODE_NM, Store, level_map, link_kind, matrix_unit, memory_store
 from hwsim.energy.static import StaticPower, static_power
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS
 from hwsim.machine.accelerator import Accelerator
+from hwsim.power.actions import load_actions
+from hwsim.power.span import NOTHING, Span
 from hwsim.schedule.table import AXIS, LEVEL, LEVELS, LOOPS, OPERANDS, OPERATION, UNIT, Schedule
 
 Floats = npt.NDArray[np.float64]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwsim.energy.actions import Span, load_actions
 from hwsim.energy.cells import peak_cell_power_w
 from hwsim.energy.levels import DEFAULT_NODE_NM
 from hwsim.machine.accelerator import Accelerator
+from hwsim.power.actions import load_actions
+from hwsim.power.span import Span
 
 
 @dataclass(frozen=True, slots=True)

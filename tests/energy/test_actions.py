@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsim.data import accelerators_dir
-from hwsim.energy.actions import ACTION_COLUMNS, Span, load_actions, load_sram, loglog
 from hwsim.energy.cells import ADDERS, adder_of, multiplier_j
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS
 from hwsim.machine.sections import DRAM_KINDS
 from hwsim.machine.values import source_kind
+from hwsim.power.actions import ACTION_COLUMNS, load_actions, load_sram, loglog
+from hwsim.power.span import Span
 
 NODES = st.floats(3, 130)
 

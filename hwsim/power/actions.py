@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError, near
 from hwsim.machine.values import source_kind
+from hwsim.power.span import Span
 
-UNITS = {"pJ": 1e-12, "pJ/bit": 1e-12, "pJ/64bit": 1e-12 / 64, "ratio": 1.0}
+UNITS = {"pJ": 1e-12, "pJ/bit": 1e-12, "pJ/64bit": 1e-12 / 64, "pJ/bit/mm": 1e-9, "ratio": 1.0}
 ACTION_COLUMNS = ("action", "key", "node_nm", "value", "low", "high", "unit", "source")
 SRAM_COLUMNS = ("size_kB", "width_bits", "node_nm", "read_pJ", "write_pJ", "source")
 
@@ -28,22 +28,6 @@ SRAM_COLUMNS = ("size_kB", "width_bits", "node_nm", "read_pJ", "write_pJ", "sour
 _SRAM_HIGH = 1.6
 # A memory cut into more banks than the table's drives shorter wires; assumed to save at most half.
 _SRAM_LOW = 0.5
-
-
-class Span(NamedTuple):
-    """A figure with the interval of what is published for it, in SI base units (J, J/bit) or as a ratio."""
-
-    value: float
-    low: float
-    high: float
-
-    def scaled(self, factor: float) -> Span:
-        """Return the figure times ``factor`` >= 0."""
-        return Span(self.value * factor, self.low * factor, self.high * factor)
-
-    def plus(self, other: Span) -> Span:
-        """Return the sum of two figures, their intervals added end by end (as if wrong the same way)."""
-        return Span(self.value + other.value, self.low + other.low, self.high + other.high)
 
 
 @dataclass(frozen=True, slots=True)
