@@ -10,6 +10,7 @@ from typing import Any
 from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError, near
 from hwsim.machine.accelerator import Accelerator, Identity, build, known_mode, with_values
+from hwsim.machine.edge_tpu import EDGE_TPU
 from hwsim.machine.gpu import GPU
 from hwsim.machine.keys import Family, KeySpec, specs
 from hwsim.machine.reader import rate_name, read_machine
@@ -18,11 +19,11 @@ from hwsim.machine.systolic import SYSTOLIC
 from hwsim.machine.target import Target, parse_target
 from hwsim.machine.values import Value, read_leaf
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC, GPU)}
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC, GPU, EDGE_TPU)}
 
 
 def load_accelerator(target: str | Path | Accelerator) -> Accelerator:
-    """Return the machine a target names: ``NAME[:MODE][@HOST[/LINK]][*COUNT]``, or the path of a machine file.
+    """Return the machine a target names: ``NAME[:MODE][@HOST[:MODE][/LINK]][*COUNT]``, or the path of a machine file.
 
     An existing path wins over the grammar; NAME may itself be a path. Raises HwsimError for an unknown name (with near
     matches), an unknown mode or host, or a file with problems (all of them listed).

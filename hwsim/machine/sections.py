@@ -89,6 +89,15 @@ class Host:
     round_trip_s: float = key(
         "time of an empty request and its answer", "time", toml="round_trip", default=0.0, low=0, high=1
     )
+    to_chip_chunk_bytes: int = key(
+        "largest transfer to the chip; longer ones are cut, 0 means they are not",
+        "bytes", toml="to_chip_chunk", default=0, low=0, high=1 << 30,
+    )  # fmt: skip
+    to_host_chunk_bytes: int = key(
+        "largest transfer to the host; longer ones are cut, 0 means they are not",
+        "bytes", toml="to_host_chunk", default=0, low=0, high=1 << 30,
+    )  # fmt: skip
+    in_flight: int = key("transfers that may be under way at once", "count", default=1, low=1, high=256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

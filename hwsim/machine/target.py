@@ -1,4 +1,4 @@
-"""The target grammar ``NAME[:MODE][@HOST[/LINK]][*COUNT]``."""
+"""The target grammar ``NAME[:MODE][@HOST[:MODE][/LINK]][*COUNT]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hwsim.errors import HwsimError
 _GRAMMAR = re.compile(
     r"(?P<name>[^:@*\n]{1,200})"
     r"(?::(?P<mode>[A-Za-z0-9][\w.+-]{0,63}))?"
-    r"(?:@(?P<host>[A-Za-z0-9][\w.+-]{0,63})(?:/(?P<link>[A-Za-z0-9][\w.+-]{0,63}))?)?"
+    r"(?:@(?P<host>[A-Za-z0-9][\w.+-]{0,63}(?::[A-Za-z0-9][\w.+-]{0,63})?)(?:/(?P<link>[A-Za-z0-9][\w.+-]{0,63}))?)?"
     r"(?:\*(?P<count>[1-9]\d{0,5}))?",
     re.ASCII,
 )
@@ -39,7 +39,7 @@ def parse_target(text: str) -> Target:
     if match is None:
         shown = repr(text if len(text) <= 60 else text[:57] + "...")
         raise HwsimError(
-            f"target {shown} is not NAME[:MODE][@HOST[/LINK]][*COUNT], e.g. tpu-v4*8 or tpu-v1:mode@host/link"
+            f"target {shown} is not NAME[:MODE][@HOST[:MODE][/LINK]][*COUNT], e.g. tpu-v4*8 or tpu-v1:mode@host/link"
         )
     part = match.groupdict()
     return Target(
