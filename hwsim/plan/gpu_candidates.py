@@ -1,0 +1,176 @@
+"""The kernels a GPU library has for one kernel of a plan: shapes for the GEMM engine, direct kernels, memory traffic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from hwsim.formats import FORMATS
+from hwsim.network.opdefs import Product
+from hwsim.plan.kernel import Kernel, Operand
+from hwsim.schedule.gpu_view import GpuView
+from hwsim.timing.gpu_gemm import GemmKind
+from hwsim.timing.gpu_memory import VectorWork
+
+VECTOR_BYTES = 16  # of one access of a thread; what channels are padded to
+STEM_CHANNELS = 4  # first layers of few channels have kernels that read four together
+PACKED_GROUP = 16  # columns a grouped convolution's tile has at least, groups packed into it
+# Kernels that move data to where no row of the source lies: half of a transfer's sectors are used, once.
+SCATTERED = frozenset({"transpose", "depth_to_space", "space_to_depth", "gather", "scatter", "grid_sample", "flip"})
+SPARSE_K = {"fp16": 32, "bf16": 32, "int8": 64, "e4m3": 64, "tf32": 16}  # of one sparse instruction of full rate
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One candidate: a product for the GEMM engine (``kind``), or a direct kernel (``work``)."""
+
+    algorithm: str
+    kind: GemmKind | None
+    format: str
+    m: int = 1
+    n: int = 1
+    k: int = 1
+    batch: int = 1
+    a_bytes: float = 0.0
+    b_bytes: float = 0.0
+    found_a: float = 0.0
+    found_b: float = 0.0
+    kept_c: float = 0.0
+    extra_bytes: float = 0.0
+    extra_found: float = 0.0
+    lane_cycles: float = 0.0
+    repeat: int = 1
+    sparse: bool = False
+    refusal: str = ""
+    work: VectorWork | None = None
+    extra_times: Mapping[str, float] = field(default_factory=dict)
+
+
+def product_jobs(kernel: Kernel, view: GpuView) -> list[Job]:
+    """Return the candidates for a kernel with one product (a step of a recurrence counts as one)."""
+    assert kernel.multiply is not None
+    product = kernel.products[0]
+    fmt = kernel.multiply.format
+    pipe = "tensor" if fmt in view.tensor_macs else "simt"
+    narrow = product.conv is not None and product.batch > 1 and product.n < PACKED_GROUP
+    jobs: list[Job] = []
+    if not (narrow and product.n == 1):
+        jobs.append(_gemm_job(kernel, product, view, pipe, fmt))
+    if narrow:
+        jobs.append(_direct_job(kernel, product, view, fmt))
+    if kernel.sparsity:
+        base = jobs[0]
+        refusal = sparse_refusal(kernel, product, base, view)
+        if refusal or base.kind is None:
+            jobs[0] = replace(base, refusal=refusal or "runs on the CUDA cores")
+        else:
+            jobs.append(replace(base, kind=replace(base.kind, sparse=True), sparse=True, b_bytes=0.0))
+    return jobs
+
+
+def sparse_refusal(kernel: Kernel, product: Product, job: Job, view: GpuView) -> str:
+    """Why a library has no 2:4 sparse kernel for a product; empty when it has one."""
+    fmt = job.format
+    if job.kind is None or job.kind.pipe != "tensor":
+        return "runs on the CUDA cores"
+    if not view.sparse or fmt not in SPARSE_K:
+        return f"no sparse {fmt} instruction"
+    if job.kind.b_bits < job.kind.compute_bits:
+        return "weights are widened in the main loop"
+    depth = product.conv.in_channels if product.conv else product.k
+    if product.batch > 1:
+        return "grouped"
+    if depth % SPARSE_K[fmt]:
+        return f"{depth} channels are no multiple of {SPARSE_K[fmt]}"
+    if product.n % 8:
+        return f"{product.n} outputs are no multiple of 8"
+    return ""
+
+
+def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: str) -> Job:
+    multiply = kernel.multiply
+    assert multiply is not None
+    a = [o for o in kernel.inputs if o.role == "a"]
+    b = [o for o in kernel.inputs if o.role == "b"]
+    x = [o for o in kernel.inputs if o.role not in ("a", "b")]
+    a_format = a[0].format if a else kernel.inputs[0].format
+    weights = kernel.weights if product.b_weight else None
+    b_format = weights.format if weights else (b[0].format if b else a_format)
+    m, n, k, batch = product.m, product.n, product.k, product.batch
+    algorithm = "gemm"
+    conv = product.conv
+    width = FORMATS[fmt].width
+    if conv is not None and not conv.transposed:
+        taps = math.prod(conv.kernel)
+        channels = conv.in_channels
+        if batch > 1 and n < PACKED_GROUP:
+            together = min(batch, -(-PACKED_GROUP // n))
+            batch, n, channels = -(-batch // together), n * together, channels * together
+        if pipe == "tensor":
+            step = STEM_CHANNELS if channels <= STEM_CHANNELS else max(1, VECTOR_BYTES * 8 // width)
+            channels = -(-channels // step) * step
+        k = taps * channels
+        algorithm = "implicit_gemm" if taps > 1 or any(s > 1 for s in conv.stride) else "gemm"
+    results = max(1, product.c_elements)
+    out_bytes = sum(o.bytes for o in kernel.outputs)
+    kind = GemmKind(
+        pipe, view.tensor_kind if pipe == "tensor" else "simt", (view.tensor_macs if pipe == "tensor" else view.simt_macs)[fmt],
+        max(width, FORMATS[a_format].width) if multiply.convert_a else FORMATS[a_format].width, FORMATS[b_format].width,
+        round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, max(width, 8),
+    )  # fmt: skip
+    a_bytes = min(sum(o.bytes for o in a), m * k * batch * kind.a_bits / 8) if a else 0.0
+    b_bytes = 0.0 if weights else float(sum(o.bytes for o in b))
+    if not weights and b and product.b_elements < batch * n * k:
+        b_bytes = product.b_elements * kind.b_bits / 8
+    lanes = view.simt_macs["fp32"] * view.constants["issue_efficiency"]
+    cycles = (kernel.alu / lanes + kernel.special / view.special_per_clk) / (results * product.repeat)
+    return Job(
+        algorithm, kind, fmt, m, n, k, batch, a_bytes, b_bytes, _found(a), weights.cached if weights else _found(b),
+        _found(list(kernel.outputs)), float(sum(o.bytes for o in x)), _found(x), cycles, kernel.repeat,
+    )  # fmt: skip
+
+
+def _direct_job(kernel: Kernel, product: Product, view: GpuView, fmt: str) -> Job:
+    """A convolution of narrow groups on the CUDA cores: each thread makes a vector of results from neighbouring inputs."""
+    work = memory_work(kernel, view)
+    rate = view.simt_macs.get(fmt, view.simt_macs["fp32"]) / view.simt_macs["fp32"]
+    # Lane operations that take as long as the multiply-accumulates, with the loads from the L1 beside them.
+    alu = product.macs / rate * view.constants["direct_instructions"] + kernel.alu
+    read = sum(o.bytes for o in kernel.inputs)
+    conv = product.conv
+    assert conv is not None
+    overlap = min(3.0, math.prod(conv.kernel) / math.prod(conv.stride))
+    work = VectorWork(
+        work.dram_read, work.dram_write, float(work.l2_bytes) + read * (overlap - 1) * 0.25,  # type: ignore[arg-type]
+        work.threads, alu, kernel.special, work.vectors, 0, 1.0,
+    )  # fmt: skip
+    return Job("direct", None, fmt, product.m, product.n, product.k, product.batch, repeat=kernel.repeat, work=work)
+
+
+def memory_work(kernel: Kernel, view: GpuView) -> VectorWork:
+    """What a kernel without matrix products (or one done on CUDA cores) moves and computes."""
+    reads = [*kernel.inputs, *([kernel.weights] if kernel.weights else [])]
+    read = sum(o.bytes for o in reads)
+    from_dram = sum(o.bytes * (1 - o.cached) for o in reads)
+    written = sum(o.bytes for o in kernel.outputs)
+    to_dram = sum(o.bytes * (1 - o.cached) for o in kernel.outputs)
+    elements = max(sum(o.elements for o in kernel.outputs), max((o.elements for o in kernel.inputs), default=1))
+    width = max((FORMATS[o.format].width for o in (*kernel.inputs, *kernel.outputs)), default=32)
+    per_thread = max(1, VECTOR_BYTES * 8 // width)
+    sweeps = 1
+    if kernel.passes > 1 and kernel.rows:
+        # A row that fits the registers and shared memory of a CTA is read once, whatever the passes over it.
+        row_bytes = 4 * elements / max(1, kernel.rows)
+        sweeps = 1 if row_bytes <= view.max_shared_per_cta else kernel.passes - 1
+    access = view.constants["scattered_access"] if kernel.op in SCATTERED else 1.0
+    phases = max(0, kernel.passes - 1)
+    return VectorWork(
+        from_dram * sweeps, to_dram, read * sweeps + written, -(-elements // per_thread), float(kernel.alu),
+        float(kernel.special), (read * sweeps + written) / VECTOR_BYTES, phases, access,
+    )  # fmt: skip
+
+
+def _found(operands: list[Operand]) -> float:
+    total = sum(o.bytes for o in operands)
+    return sum(o.bytes * o.cached for o in operands) / total if total else 0.0

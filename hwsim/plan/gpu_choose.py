@@ -1,0 +1,214 @@
+"""Kernel choice on a GPU: every distinct kernel of a plan costed at once, the fastest algorithm, tile and split kept.
+
+Products of equal formats go to the GEMM engine in one array; attention and memory-bound kernels likewise. A convolution is
+an implicit product (its input read as an m x k matrix that is never stored), a Winograd transform around batched products,
+or a direct kernel on the CUDA cores where groups are too narrow for a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.formats import FORMATS
+from hwsim.plan.gpu_candidates import Job, memory_work, product_jobs
+from hwsim.plan.kernel import Kernel
+from hwsim.schedule.gpu_choice import GpuChoice
+from hwsim.schedule.gpu_view import GpuView
+from hwsim.timing.gpu_attention import BOUNDS as ATTENTION_BOUNDS
+from hwsim.timing.gpu_attention import TILES as ATTENTION_TILES
+from hwsim.timing.gpu_attention import AttentionShape, attention_times
+from hwsim.timing.gpu_gemm import GemmKind, Surroundings, best_gemm
+from hwsim.timing.gpu_memory import BOUNDS as VECTOR_BOUNDS
+from hwsim.timing.gpu_memory import THREADS, VectorWork, vector_times
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceOptions:
+    """How kernels are started, and at which clock they are costed (None: the highest)."""
+
+    launch: str = "graph"
+    clock_hz: float | None = None
+    sparse_only: bool = False
+
+
+def choose_kernels(kernels: Sequence[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
+    """Return the choice for every kernel; kernels alike in all that matters are costed once."""
+    keys = [signature(k) for k in kernels]
+    distinct = dict(zip(reversed(keys), reversed(kernels), strict=True))
+    found: dict[tuple[object, ...], GpuChoice] = {}
+    products = [k for k in distinct.values() if k.kind == "matmul"]
+    attention = [k for k in distinct.values() if k.kind == "attention"]
+    others = [k for k in distinct.values() if k.kind not in ("matmul", "attention")]
+    found |= dict(zip(map(signature, products), _products(products, view, options), strict=True))
+    found |= dict(zip(map(signature, attention), _attention(attention, view, options), strict=True))
+    found |= dict(zip(map(signature, others), _memory(others, view, options), strict=True))
+    return [found[key] for key in keys]
+
+
+def signature(kernel: Kernel) -> tuple[object, ...]:
+    """Everything of a kernel that its cost depends on."""
+    return (
+        kernel.kind, kernel.op, kernel.products, kernel.multiply, kernel.alu, kernel.special, kernel.passes, kernel.rows,
+        kernel.repeat, kernel.sparsity, tuple((o.elements, o.bytes, o.format, o.role, o.cached) for o in kernel.inputs),
+        tuple((o.elements, o.bytes, o.format, o.cached) for o in kernel.outputs),
+        kernel.weights and (kernel.weights.bytes, kernel.weights.format, kernel.weights.cached),
+    )  # fmt: skip
+
+
+def launch_seconds(view: GpuView, options: ChoiceOptions) -> float:
+    """Seconds from one kernel's start to the next's where both do nothing."""
+    return {"graph": view.graph_launch_s, "stream": view.stream_launch_s, "none": 0.0}[options.launch]
+
+
+def _products(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
+    jobs = [(i, job) for i, kernel in enumerate(kernels) for job in product_jobs(kernel, view)]
+    costed: list[list[tuple[Job, GpuChoice]]] = [[] for _ in kernels]
+    by_kind: dict[GemmKind, list[tuple[int, Job]]] = {}
+    for i, job in jobs:
+        if job.kind is None:
+            costed[i].append((job, _direct(job, view, options)))
+        else:
+            by_kind.setdefault(job.kind, []).append((i, job))
+    for kind, mine in by_kind.items():
+        for (i, job), choice in zip(mine, _gemms(kind, [j for _, j in mine], view, options), strict=True):
+            costed[i].append((job, choice))
+    return [_best(kernel, found) for kernel, found in zip(kernels, costed, strict=True)]
+
+
+def _best(kernel: Kernel, found: list[tuple[Job, GpuChoice]]) -> GpuChoice:
+    """The fastest candidate; where a sparse one is among them, what it gains over the fastest dense one."""
+    dense = min((c for j, c in found if not j.sparse), key=lambda c: c.time_s)
+    sparse = [c for j, c in found if j.sparse]
+    if not kernel.sparsity:
+        return dense
+    if not sparse:
+        reason = next((j.refusal for j, _ in found if j.refusal), "not eligible")
+        return replace(dense, sparse={"eligible": False, "chosen": False, "gain": 1.0, "limit": reason})
+    best = min(sparse, key=lambda c: c.time_s)
+    gain = dense.time_s / best.time_s
+    chosen = gain > 1.0
+    note = {"eligible": True, "chosen": chosen, "gain": gain, "limit": best.limiter}
+    return replace(best if chosen else dense, sparse=note)
+
+
+def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
+    def column(name: str) -> npt.NDArray[Any]:
+        return np.array([getattr(j, name) for j in jobs])
+
+    around = Surroundings(**{name: column(name) for name in Surroundings.__slots__})
+    got = best_gemm(
+        view, kind, column("m"), column("n"), column("k"), column("batch"), launch=options.launch, throttle=False,
+        around=around,
+    )  # fmt: skip
+    tiles, names = got.tiles, got.limiter_names()
+    out = []
+    for i, job in enumerate(jobs):
+        t = int(got.tile[i])
+        times = {
+            "launch": got.launch_s[i], "latency": got.prologue_s[i], "main": got.main_s[i], "tail": got.tail_s[i],
+            "epilogue": got.epilogue_s[i], "reduce": got.reduce_s[i],
+        }  # fmt: skip
+        times = {name: float(v) for name, v in times.items()}
+        for name, value in job.extra_times.items():
+            times[name] = times.get(name, 0.0) + value
+        dram = {"a": got.dram_a[i], "b": got.dram_b[i], "c": got.dram_c[i], "x": got.dram_x[i]}
+        l2 = {"a": got.l2_a[i], "b": got.l2_b[i], "c": got.l2_c[i], "x": job.extra_bytes}
+        tm, tn, tk = int(tiles.m[t]), int(tiles.n[t]), int(tiles.k[t])
+        grid = (int(got.grid_m[i]), int(got.grid_n[i]))
+        steps, split = int(got.k_steps[i]), int(got.split[i])
+        out.append(
+            GpuChoice(
+                job.algorithm, kind.pipe, job.format, job.m, job.n, job.k, job.batch, (tm, tn, tk), int(tiles.stages[t]),
+                (int(tiles.warp_m[t]), int(tiles.warp_n[t]), int(tiles.warps[t]), int(tiles.slices[t])), grid, split,
+                int(got.ctas[i]), steps, float(got.waves[i]), int(got.occupancy[i]), names[i], job.repeat, times,
+                {k: float(v) for k, v in dram.items()}, {k: float(v) for k, v in l2.items()},
+                macs_issued=float(grid[0] * tm * grid[1] * tn * -(-job.k // tk) * tk * job.batch),
+            )
+        )  # fmt: skip
+    return out
+
+
+def _direct(job: Job, view: GpuView, options: ChoiceOptions) -> GpuChoice:
+    assert job.work is not None
+    return _vector_choices([job.work], view, options, "direct", [job.repeat], [job.format])[0]
+
+
+def _memory(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
+    works = [memory_work(k, view) for k in kernels]
+    return _vector_choices(works, view, options, "memory", [k.repeat for k in kernels], [""] * len(works))
+
+
+def _vector_choices(
+    works: Sequence[VectorWork], view: GpuView, options: ChoiceOptions, algorithm: str, repeats: Iterable[int],
+    formats: Iterable[str],
+) -> list[GpuChoice]:  # fmt: skip
+    if not works:
+        return []
+    columns = {name: np.array([getattr(w, name) for w in works], np.float64) for name in VectorWork.__slots__}
+    got = vector_times(view, VectorWork(**columns), launch_seconds(view, options), options.clock_hz)
+    out = []
+    for i, (repeat, fmt) in enumerate(zip(repeats, formats, strict=True)):
+        times = {"launch": got.launch_s[i], "latency": got.latency_s[i], "main": got.body_s[i]}
+        out.append(
+            GpuChoice(
+                algorithm, "simt", fmt, m=THREADS * int(got.ctas[i]), ctas=int(got.ctas[i]), waves=float(got.waves[i]),
+                occupancy=view.max_threads // THREADS, limiter=VECTOR_BOUNDS[got.bound[i]], repeat=repeat,
+                times={k: float(v) for k, v in times.items()},
+                dram={"a": float(columns["dram_read"][i]), "c": float(columns["dram_write"][i])},
+                l2={"a": float(columns["l2_bytes"][i])},
+            )
+        )  # fmt: skip
+    return out
+
+
+def _attention(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
+    if not kernels:
+        return []
+    rows: list[tuple[float, ...]] = []
+    for kernel in kernels:
+        qk, pv = kernel.products
+        assert kernel.multiply is not None
+        fmt = kernel.multiply.format
+        span = qk.span or qk.n
+        sharing = max(1, qk.batch * span * qk.k // max(1, qk.b_elements))
+        inputs = [o for o in kernel.inputs if o.role in ("a", "b", "cache")]
+        total = sum(o.bytes for o in inputs)
+        found = sum(o.bytes * o.cached for o in inputs) / max(1, total)
+        out = sum(o.bytes for o in kernel.outputs)
+        kept = sum(o.bytes * o.cached for o in kernel.outputs) / max(1, out)
+        extra = sum(o.bytes for o in kernel.inputs if o.role in ("mask", "x"))
+        rate = view.tensor_macs.get(fmt, 0.0) or view.simt_macs.get(fmt, 1.0)
+        element = FORMATS[kernel.inputs[0].format].width / 8
+        scores = qk.batch * qk.m * qk.n
+        more = max(0, kernel.alu - 5 * scores)
+        rows.append(
+            (qk.batch, qk.m, qk.n, qk.k, pv.n, sharing, qk.causal and qk.m > 1, element, rate, found, kept, extra, more)
+        )
+    table = np.array(rows, np.float64)
+    columns: list[Any] = [table[:, i].astype(np.int64) for i in range(6)]
+    columns += [table[:, 6] > 0, *(table[:, i] for i in range(7, 13))]
+    shape = AttentionShape(*columns)
+    got = attention_times(view, shape, launch_seconds(view, options), options.clock_hz)
+    out_choices = []
+    for i, kernel in enumerate(kernels):
+        qk = kernel.products[0]
+        tq, tk, warps = (int(v) for v in ATTENTION_TILES[got.tile[i]])
+        times = {
+            "launch": got.launch_s[i], "latency": got.latency_s[i], "main": got.main_s[i], "tail": got.tail_s[i],
+            "reduce": got.reduce_s[i],
+        }  # fmt: skip
+        out_choices.append(
+            GpuChoice(
+                "attention", "tensor" if kernel.multiply and kernel.multiply.format in view.tensor_macs else "simt",
+                kernel.multiply.format if kernel.multiply else "", qk.m, qk.n, qk.k, qk.batch, (tq, tk, qk.k), 2,
+                (16, tk, warps, 1), (-(-qk.m // tq), -(-qk.n // tk)), int(got.split[i]), int(got.ctas[i]), -(-qk.n // tk),
+                float(got.waves[i]), int(got.occupancy[i]), ATTENTION_BOUNDS[got.bound[i]], kernel.repeat,
+                {k: float(v) for k, v in times.items()}, {"a": float(got.dram_bytes[i])}, {"a": float(got.l2_bytes[i])},
+            )
+        )  # fmt: skip
+    return out_choices
