@@ -18,7 +18,7 @@ from hwsim.plan.options import RunOptions
 from hwsim.plan.plan import Plan
 from hwsim.result import Result
 
-_RUNNERS = {"systolic": "systolic"}  # family: module of this package, with a function simulate_<module>
+_RUNNERS = {"systolic": "systolic", "gpu": "gpu"}  # family: module of this package, with a function simulate_<module>
 
 
 def simulate(

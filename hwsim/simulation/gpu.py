@@ -1,0 +1,134 @@
+"""Simulation of the family ``gpu``: plan for a software stack, choose kernels, lower, and read time and energy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hwsim.energy.reading import read_energy
+from hwsim.errors import HwsimError, near
+from hwsim.machine import Accelerator, load_constants
+from hwsim.network.graph import Network
+from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
+from hwsim.plan.gpu_plan import STACKS, GpuTarget, make_gpu_plan
+from hwsim.plan.gpu_precision import multiply_gpu
+from hwsim.plan.gpu_residency import place_in_l2
+from hwsim.plan.options import RunOptions
+from hwsim.plan.plan import Plan, check_fits
+from hwsim.plan.precision import Multiply, Precision, parse_precision
+from hwsim.result import Result, Totals
+from hwsim.schedule.gpu_choice import GpuChoice
+from hwsim.schedule.gpu_lower import lower_gpu
+from hwsim.schedule.gpu_view import GpuView, gpu_view
+from hwsim.simulation import bind_network, check_plan
+from hwsim.timing.gpu_run import run_gpu
+
+
+def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan | None) -> Result:
+    """Return what ``net`` costs on a GPU (see `simulate`)."""
+    stack = _stack(options.stack, acc.id)
+    view = gpu_view(acc)
+    notes: list[str] = []
+    if options.sparsity in ("2:4", "2:4!") and not view.sparse:
+        if options.sparsity == "2:4!":
+            raise HwsimError(f"{acc.id} has no 2:4 sparse Tensor Cores: drop --sparsity, or use Ampere or later")
+        notes.append(f"{acc.id} has no 2:4 sparse Tensor Cores: run dense")
+    programs = acc.programs
+    share = -(-options.batch // programs)
+    used = -(-options.batch // share)
+    if programs > 1:
+        idle = f", {programs - used} of them idle" if used < programs else ""
+        notes.append(
+            f"data parallel: batch {options.batch} over {programs} GPUs, {share} each{idle}; each holds all weights"
+        )
+    bound = bind_network(net, options, share)
+    table = parse_precision(options.precision)
+    asked = options.precision if isinstance(options.precision, str | None) else sorted(options.precision.items())
+    sizes = [f"{k[6:]}={v}" for k, v in sorted(bound.meta.items()) if k.startswith("bound_")]
+    conditions = (
+        *sizes,
+        f"precision={asked}",
+        f"sparsity={options.sparsity}",
+        f"stack={stack}",
+        f"cache={options.cache}",
+    )
+    if plan is None:
+        plan = make_gpu_plan(bound, _target(view, acc), table, stack, options.sparsity if view.sparse else None)
+        outputs = {o.tensor for k in plan.kernels for o in k.outputs} - {
+            o.tensor for k in plan.kernels for o in k.inputs
+        }
+        room = view.l2_bytes * view.constants["resident_share"]
+        placed = place_in_l2(list(plan.kernels), room, outputs, options.cache == "warm")
+        plan = replace(plan, kernels=tuple(placed), conditions=conditions)
+    else:
+        check_plan(plan, conditions, bound.name, acc.id)
+    check_fits(plan, view.dram_capacity, acc.id, share)
+    launch = "graph" if stack in ("compiled", "eager-graph") else "stream"
+    choices = choose_kernels(plan.kernels, view, ChoiceOptions(launch))
+    if options.sparsity == "2:4!":
+        _all_sparse(plan, choices, acc.id)
+    schedule = lower_gpu(plan.kernels, choices, view)
+    host_s = view.constants["eager_dispatch"] if stack == "eager" else 0.0
+    timing = run_gpu(choices, view.clock_hz, host_s)
+    energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1)
+    totals = Totals(
+        batch=options.batch, share=share, programs=programs, used=used, clock_hz=view.clock_hz, peak_macs=view.sms,
+        dram_read_bytes_per_s=view.dram_bytes_per_s, dram_write_bytes_per_s=view.dram_bytes_per_s, dram_shared=True,
+        overhead_s=0.0, units=("tensor cores", "CUDA cores"),
+    )  # fmt: skip
+    details = [_detail(choice) for choice in choices]
+    return Result(
+        bound, acc, options, plan, schedule, timing, energy, totals, (*notes, *plan.notes, *acc.notes),
+        load_constants("gpu", acc.architecture), details,
+    )  # fmt: skip
+
+
+def _stack(asked: str | None, machine: str) -> str:
+    name = (asked or "compiled").lower()
+    if name not in STACKS:
+        raise HwsimError(
+            f"unknown stack {name[:32]!r} for {machine}: one of {', '.join(STACKS)}{near(name[:32], STACKS)}"
+        )
+    return STACKS[name]
+
+
+def _target(view: GpuView, acc: Accelerator) -> GpuTarget:
+    rates = {**view.simt_macs, **view.tensor_macs}
+
+    def multiply(precision: Precision, layer: str) -> Multiply:
+        return multiply_gpu(rates, precision, acc.id, layer)
+
+    def fuses(fmt: str, depth: int) -> bool:
+        return fmt in view.tensor_macs and fmt not in ("tf32", "fp32", "fp64") and depth <= 256
+
+    return GpuTarget(acc.id, multiply, fuses, view.sparse)
+
+
+def _all_sparse(plan: Plan, choices: list[GpuChoice], machine: str) -> None:
+    """``2:4!`` refuses where a product with weights has no sparse kernel."""
+    for kernel, choice in zip(plan.kernels, choices, strict=True):
+        if kernel.sparsity and not choice.sparse.get("eligible"):
+            reason = choice.sparse.get("limit", "")
+            raise HwsimError(
+                f"{kernel.name}: no 2:4 sparse kernel on {machine} ({reason}); --sparsity 2:4 runs it dense"
+            )
+
+
+def _detail(choice: GpuChoice) -> dict[str, Any]:
+    """What a GPU kernel's row says beside its costs."""
+    product = choice.algorithm not in ("memory", "direct")
+    return {
+        "algorithm": choice.algorithm,
+        "tile": "x".join(map(str, choice.tile)) if product else "",
+        "stages": choice.stages if product else 0,
+        "grid": "x".join(map(str, (*choice.grid, choice.batch))) if product else str(choice.ctas),
+        "ctas": choice.ctas,
+        "waves": round(choice.waves, 3),
+        "occupancy": choice.occupancy,
+        "split_k": choice.split,
+        "limited_by": choice.limiter,
+        "sparse_eligible": choice.sparse.get("eligible", ""),
+        "sparse_chosen": choice.sparse.get("chosen", ""),
+        "sparse_gain": choice.sparse.get("gain", ""),
+        "sparse_limit": choice.sparse.get("limit", ""),
+    }

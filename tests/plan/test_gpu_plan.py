@@ -1,0 +1,133 @@
+"""Plans on GPUs: work is kept by every rewrite and grouping, kernels come after what they read, refusals say what works."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwsim.errors import HwsimError
+from hwsim.network.builder import Builder
+from hwsim.network.load import load_network
+from hwsim.plan.gpu_fusion import group_gpu
+from hwsim.plan.gpu_plan import GpuTarget, make_gpu_plan
+from hwsim.plan.gpu_precision import multiply_gpu
+from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused, merge_siblings
+from hwsim.plan.plan import Plan
+from hwsim.plan.precision import PRESETS, parse_precision
+
+RATES = {"fp32": 64.0, "fp16": 1024.0, "bf16": 1024.0, "int8": 2048.0}
+ZOO = ("resnet50", "bert_base", "swin_t", "gpt2", "densenet121", "googlenet", "shufflenet_v2_x1_0", "yolov5s", "gnmt")
+
+
+def plan_of(name: str, precision: str | None = "fp16", stack: str = "compiled", fused: bool = True) -> Plan:
+    target = GpuTarget("gpu", lambda p, w: multiply_gpu(RATES, p, "gpu", w), lambda f, d: fused)
+    return make_gpu_plan(load_network(name).bind(), target, parse_precision(precision), stack, None)
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("stack", ["compiled", "eager"])
+def test_every_product_is_in_one_kernel_and_nothing_runs_before_its_inputs(name: str, stack: str) -> None:
+    plan = plan_of(name, stack=stack)
+    network = load_network(name).bind()
+    assert sum(k.macs for k in plan.kernels) == network.macs
+    for number, kernel in enumerate(plan.kernels):
+        assert all(p < number for p in kernel.producers)
+    made: set[str] = set()
+    for kernel in plan.kernels:
+        read = {o.tensor for k in plan.kernels for o in k.outputs} & {o.tensor for o in kernel.inputs}
+        assert read <= made, kernel.name
+        made |= {o.tensor for o in kernel.outputs}
+
+
+@pytest.mark.parametrize("name", ["bert_base", "swin_t"])
+def test_attention_that_no_kernel_fuses_is_three_kernels_with_the_same_work(name: str) -> None:
+    fused, apart = plan_of(name), plan_of(name, fused=False)
+    count = sum(k.kind == "attention" for k in fused.kernels)
+    assert count and not any(k.kind == "attention" for k in apart.kernels)
+    assert len(apart.kernels) == len(fused.kernels) + 2 * count
+    assert sum(k.macs for k in apart.kernels) == sum(k.macs for k in fused.kernels)
+    scores = [k for k in apart.kernels if k.op == "softmax"]
+    assert len(scores) == count and all(k.passes == 3 for k in scores)
+
+
+def test_a_bert_layer_is_seven_kernels() -> None:
+    kernels = plan_of("bert_base").kernels
+    layer = [k.op for k in kernels[2:9]]
+    assert layer == ["linear", "attention", "linear", "layer_norm", "linear", "linear", "layer_norm"]
+    assert kernels[2].products[0].n == 3 * 768  # query, key and value together
+    assert len(plan_of("bert_base", stack="eager").kernels) > 1.5 * len(kernels)
+
+
+def test_siblings_keep_their_weights() -> None:
+    net = load_network("bert_base").bind()
+    merged = merge_siblings(net)
+    assert merged.params == net.params and merged.macs == net.macs
+    assert sum("|" in la.name for la in merged.layers) == 12
+
+
+def test_a_residual_joins_the_product_and_a_wider_gate_does_not() -> None:
+    net = Builder("gate")
+    x = net.input("x", (1, 8, 4, 4))
+    gate = net.conv(net.op("reduce_mean", x, axes=(2, 3), keep=True), 8, 1)
+    bound = net.build(net.op("mul", x, gate)).bind()
+    assert [g.kind for g in group_gpu(bound).groups] == ["reduce", "matmul", "pointwise"]
+    other = Builder("residual")
+    x = other.input("x", (1, 8, 4, 4))
+    bound = other.build(other.op("add", other.conv(x, 8, 1), x)).bind()
+    assert len(group_gpu(bound).groups) == 1
+
+
+def test_a_concatenation_of_results_is_free_and_one_of_an_input_copies_it() -> None:
+    net = Builder("cat")
+    x = net.input("x", (1, 8, 4, 4))
+    a, b = net.conv(x, 8, 1), net.conv(x, 8, 1)
+    free = net.build(net.op("concat", a, b, axis=1)).bind()
+    assert [g.kind for g in group_gpu(free).groups] == ["matmul", "matmul"]
+    net = Builder("cat")
+    x = net.input("x", (1, 8, 4, 4))
+    copied = net.build(net.op("concat", net.conv(x, 8, 1), x, axis=1)).bind()
+    groups = group_gpu(copied).groups
+    assert [g.kind for g in groups] == ["matmul", "move"]
+    assert groups[1].copies == ["x"]
+
+
+def test_eager_runs_what_a_trace_has_folded() -> None:
+    net = load_network("resnet50").bind()
+    expanded = expand_fused(net)
+    assert sum(la.op == "batch_norm" for la in expanded.layers) == 53
+    assert sum(la.op == "relu" for la in expanded.layers) == 49
+    assert expanded.macs == net.macs
+    assert len(compile_rewrites(net).layers) == len(net.layers)
+
+
+def test_float_inputs_of_8_bit_products_are_cast_once() -> None:
+    net = Builder("mlp")
+    x = net.input("x", (64, 256))
+    h = net.linear(x, 256, bias=False, name="first")
+    bound = net.build(net.linear(h, 256, bias=False, name="second")).bind()
+    rates = {**RATES, "e4m3": 2048.0}
+    target = GpuTarget("gpu", lambda p, w: multiply_gpu(rates, p, "gpu", w), lambda f, d: True)
+    compiled = make_gpu_plan(bound, target, parse_precision("fp8"), "compiled", None)
+    assert [k.op for k in compiled.kernels] == ["quantize", "linear", "linear"]
+    assert compiled.kernels[1].outputs[0].format == "e4m3"  # written as the next product reads it
+    eager = make_gpu_plan(bound, target, parse_precision("fp8"), "eager", None)
+    assert [k.op for k in eager.kernels] == ["quantize", "linear", "quantize", "linear"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "rates", "words"),
+    [
+        ("int8", {"fp32": 128.0, "fp16": 256.0}, "does not multiply int8; it has fp32, fp16; with --emulate"),
+        ("bf16", {"fp32": 64.0, "fp16": 512.0}, "does not multiply bf16"),
+        ("fp8", RATES, "does not multiply e4m3"),
+    ],
+)
+def test_refusals_say_what_would_work(preset: str, rates: dict[str, float], words: str) -> None:
+    with pytest.raises(HwsimError, match=words):
+        multiply_gpu(rates, PRESETS[preset], "chip", "layer 1")
+    widened = multiply_gpu(rates, PRESETS[preset], "chip", emulate=True)
+    assert widened.convert_a and widened.note
+
+
+def test_narrow_weights_are_widened_in_the_loop() -> None:
+    found = multiply_gpu(RATES, PRESETS["w4a16"], "chip")
+    assert (found.format, found.convert_a, found.convert_b) == ("bf16", False, True)
