@@ -89,6 +89,12 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
             add_value_arguments(values, name)
 
+    checked = commands.add_parser("validate", help="measured rows against predictions: errors by device and kind")
+    if command == "validate":
+        from hwsim.validate.command import add_arguments as add_validate_arguments
+
+        add_validate_arguments(checked)
+
     scalesim = commands.add_parser("scalesim", help="SCALE-Sim's own files in, its own reports out")
     if command == "scalesim":
         from hwsim.scalesim.command import add_arguments
@@ -368,6 +374,13 @@ def _scalesim(args: argparse.Namespace) -> int:
     return command.main(args)
 
 
+def _validate(args: argparse.Namespace) -> int:
+    from hwsim.validate.command import run
+
+    _output_files(args.csv, args.markdown)
+    return run(args)
+
+
 def _values(args: argparse.Namespace) -> int:
     from hwsim.execution.command import main as run_values
 
@@ -382,6 +395,7 @@ _COMMANDS = {
     "show": _show,
     "import": _import,
     "scalesim": _scalesim,
+    "validate": _validate,
 }
 
 if __name__ == "__main__":

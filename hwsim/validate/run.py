@@ -18,7 +18,10 @@ from hwsim.validate.measured import measured_dir
 from hwsim.validate.score import Score, grouped, score
 
 # Suite: its module. Each has cases(folder) -> list of Case, and predict(cases) -> list of Outcome, in order.
-SUITES: dict[str, str] = {}
+SUITES: dict[str, str] = {
+    "tpu-v3": "hwsim.validate.tpu_v3",
+    "tpu-v4": "hwsim.validate.tpu_v4",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Validation:
 
     def by(self, *fields: str, excluded: bool = False) -> list[Score]:
         """Return the score of each group of rows that agree in the named fields of their case."""
+        for name in fields:
+            if name not in Case.__dataclass_fields__ or name == "question":
+                raise HwsimError(f"rows cannot be grouped by {name!r}{near(name, Case.__dataclass_fields__)}")
         rows = self.outcomes if excluded else self.counted
         return grouped(rows, lambda o: tuple(str(getattr(o.case, f)) for f in fields))
 
@@ -97,6 +103,8 @@ def validate(
         except FileNotFoundError as error:
             missing.append(f"{name}: no table {error.filename or error}")
             continue
+        except (KeyError, ValueError, IndexError) as error:
+            raise HwsimError(f"suite {name}: a row of {folder} is not what it should be: {error!r}") from None
         found.append((module, name, cases))
     _check("device", devices, {text for _, _, cases in found for c in cases for text in (c.device, c.target)})
     _check("family", families, {c.family for _, _, cases in found for c in cases})
@@ -107,7 +115,10 @@ def validate(
         ]  # fmt: skip
         if progress is not None:
             progress(name, 0, len(chosen))
-        outcomes += module.predict(chosen)
+        try:
+            outcomes += module.predict(chosen)
+        except (KeyError, ValueError, IndexError) as error:
+            raise HwsimError(f"suite {name}: a row of {folder} is not what it should be: {error!r}") from error
         if progress is not None:
             progress(name, len(chosen), len(chosen))
     return Validation(tuple(outcomes), tuple(missing))
