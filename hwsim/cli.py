@@ -326,17 +326,15 @@ def _list(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from hwsim.machine import list_accelerators, load_accelerator
+    from hwsim.machine import load_accelerator
+    from hwsim.machine.library import machine_names, names_machine
     from hwsim.network.load import load_network, zoo
     from hwsim.report import text
 
     name: str = args.name
-    machines = [str(row["accelerator"]) for row in list_accelerators()]
-    is_machine = (
-        name in machines or name.endswith(".toml") or name.split(":")[0].split("*")[0].split("@")[0] in machines
-    )
+    is_machine = name not in zoo() and names_machine(name)
     if not is_machine and not Path(name).exists() and name not in zoo():
-        known = [*machines, *zoo()]
+        known = [*machine_names(), *zoo()]
         raise HwsimError(f"no network or accelerator is called {name!r}{near(name, known)}")
     if is_machine:
         if args.batch is not None:

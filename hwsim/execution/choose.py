@@ -71,12 +71,14 @@ def machine(acc: Accelerator | str) -> Machine:
             )
         told = "declared model: exact bf16 products, fp32 sums in systolic order; no recording of TPU bits is public"
         return Machine(found.id, found.id, told, found)
+    if found.family == "gpu" and not found.numerics.profile:
+        raise HwsimError(f"{found.id} has no Tensor Cores, and the order of its CUDA cores' sums is not public; try fp32")
     return _tensor_cores(found.id, found)
 
 
 def _tensor_cores(name: str, acc: Accelerator | None) -> Machine:
     told = "Tensor Core instructions as recorded on silicon or declared (docs of arithmetic); order of k assumed"
-    return Machine(name, name, told, acc)
+    return Machine(name, (acc.numerics.profile if acc else "") or name, told, acc)
 
 
 class Assignment:

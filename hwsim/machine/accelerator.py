@@ -271,10 +271,14 @@ def with_values(acc: Accelerator, family: Family, changes: Iterable[Value]) -> A
 
 
 def known_mode(identity_id: str, mode: str, modes: Iterable[str]) -> str:
-    """Return ``mode`` if it is one of ``modes``; raises HwsimError with the near ones otherwise."""
+    """Return which of ``modes`` is meant by ``mode``, in whatever case (``MAXN_SUPER`` and ``MODE_15W`` as boards do).
+
+    Raises HwsimError with the near ones otherwise.
+    """
     names = list(modes)
-    if mode in names:
-        return mode
+    for spelled in (mode, mode.lower(), mode.lower().replace("_", "-").removeprefix("mode-")):
+        if spelled in names:
+            return spelled
     if not names:
         raise HwsimError(f"{identity_id} has no modes, so ':{mode}' names none")
     raise HwsimError(f"{identity_id} has no mode '{mode}'{near(mode, names) or '; one of ' + ', '.join(names)}")

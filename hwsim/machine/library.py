@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError, near
+from hwsim.formats import FORMATS
 from hwsim.machine.accelerator import Accelerator, Identity, build, known_mode, with_values
 from hwsim.machine.edge_tpu import EDGE_TPU
 from hwsim.machine.gpu import GPU
@@ -18,6 +20,9 @@ from hwsim.machine.sections import Host
 from hwsim.machine.systolic import SYSTOLIC
 from hwsim.machine.target import Target, parse_target
 from hwsim.machine.values import Value, read_leaf
+
+_ALIASES = re.compile(r"^aliases = \[(.*)\]$", re.MULTILINE)
+_MAKERS = re.compile(r"^(nvidia-)?(geforce-|tesla-|quadro-)?")
 
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC, GPU, EDGE_TPU)}
 
@@ -33,7 +38,21 @@ def load_accelerator(target: str | Path | Accelerator) -> Accelerator:
     if isinstance(target, Path) or _is_file(target):
         return _load(Path(target), Target(str(target)))
     parsed = parse_target(target)
-    return _load(_find(parsed.name), parsed)
+    file = _find(parsed.name)
+    found = _load(file, parsed)
+    if file.parent == accelerators_dir() and file.stem != _plain(parsed.name):
+        found = replace(found, notes=(*found.notes, f"{parsed.name} is taken as {found.id}"))
+    return found
+
+
+def aliases() -> dict[str, str]:
+    """Return the other names of shipped machines: ``a100`` is one chosen board of several. A name is some file's own."""
+    found: dict[str, str] = {}
+    for file in sorted(accelerators_dir().glob("*.toml")):
+        line = _ALIASES.search(file.read_text(encoding="utf-8"))
+        if line:
+            found |= dict.fromkeys(re.findall(r'"([^"]*)"', line.group(1)), file.stem)
+    return found
 
 
 def _is_file(text: str) -> bool:
@@ -51,9 +70,33 @@ def _find(name: str) -> Path:
     known = [file.stem for file in library.glob("*.toml")]
     if name.lower() in known:
         return library / f"{name.lower()}.toml"
+    others = aliases()
+    plain = _plain(name)
+    plain = others.get(plain, plain)
+    if plain in known:
+        return library / f"{plain}.toml"
     if name.endswith(".toml") or "/" in name:
         raise HwsimError(f"no accelerator file {name!r}")
-    raise HwsimError(f"no accelerator {name!r}{near(name, known)} ('hwsim list accelerators' lists all)")
+    raise HwsimError(f"no accelerator {name!r}{near(name, [*known, *others])} ('hwsim list accelerators' lists all)")
+
+
+def machine_names() -> list[str]:
+    """Return every name a target may begin with: those of files, then their other names."""
+    return [*sorted(file.stem for file in accelerators_dir().glob("*.toml")), *sorted(aliases())]
+
+
+def names_machine(text: str) -> bool:
+    """Whether a text is the target of a shipped machine or spells a machine file."""
+    try:
+        name = parse_target(text).name
+    except HwsimError:
+        return False
+    return name.endswith(".toml") or name.lower() in (names := machine_names()) or _plain(name) in names
+
+
+def _plain(name: str) -> str:
+    """A name as the library spells it: ``NVIDIA GeForce RTX 3090`` is ``rtx-3090``."""
+    return _MAKERS.sub("", re.sub(r"[\s_]+", "-", name.strip().lower()))
 
 
 def _load(file: Path, target: Target) -> Accelerator:
@@ -63,7 +106,8 @@ def _load(file: Path, target: Target) -> Accelerator:
     if mode:
         if mode not in machine.modes:
             problems.raise_any()
-        values |= machine.modes[known_mode(file.stem, mode, machine.modes)]
+        mode = known_mode(file.stem, mode, machine.modes)
+        values |= machine.modes[mode]
     identity = Identity(
         file.stem, machine.identity, tuple(machine.notes), tuple(machine.lineage), mode, tuple(machine.modes)
     )
@@ -132,7 +176,7 @@ def list_accelerators() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for file in sorted(accelerators_dir().glob("*.toml"), key=lambda f: f.stem):
         acc = load_accelerator(file)
-        peaks = {f: acc.peak_ops_per_s(f) for f in acc.rates if "x" not in f}
+        peaks = {f: acc.peak_ops_per_s(f) for f in acc.rates if f in FORMATS and FORMATS[f].width >= 8}
         dram = next((level for level in acc.memory.values() if level.is_dram), None)
         rows.append(
             {

@@ -26,7 +26,7 @@ LABEL = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 MODE = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,63}")  # modes are often called by their power, e.g. 15w
 
 _IDENTITY = ("name", "family", "vendor", "architecture", "description", "based_on", "default_mode")
-_LISTS = ("notes", "without")
+_LISTS = ("notes", "without", "aliases")  # aliases are read by library.py, and never inherited
 
 
 @dataclass(slots=True)
