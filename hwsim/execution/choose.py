@@ -72,7 +72,9 @@ def machine(acc: Accelerator | str) -> Machine:
         told = "declared model: exact bf16 products, fp32 sums in systolic order; no recording of TPU bits is public"
         return Machine(found.id, found.id, told, found)
     if found.family == "gpu" and not found.numerics.profile:
-        raise HwsimError(f"{found.id} has no Tensor Cores, and the order of its CUDA cores' sums is not public; try fp32")
+        raise HwsimError(
+            f"{found.id} has no Tensor Cores, and the order of its CUDA cores' sums is not public; try fp32"
+        )
     return _tensor_cores(found.id, found)
 
 

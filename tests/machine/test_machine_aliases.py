@@ -51,7 +51,11 @@ def test_an_alias_is_not_inherited_and_near_ones_are_offered() -> None:
 def test_show_takes_every_way_to_name_a_machine(capsys: pytest.CaptureFixture[str]) -> None:
     from hwsim.cli import main
 
-    for text, shown in (("Jetson Orin:50w", "jetson-agx-orin-64gb"), ("a100:1g.10gb", "a100-sxm4-80gb"), ("t4*2", "t4")):
+    for text, shown in (
+        ("Jetson Orin:50w", "jetson-agx-orin-64gb"),
+        ("a100:1g.10gb", "a100-sxm4-80gb"),
+        ("t4*2", "t4"),
+    ):
         assert main(["show", text]) == 0
         out = capsys.readouterr().out
         assert shown in out.splitlines()[0] and "sm.count" in out

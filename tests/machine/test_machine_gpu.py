@@ -228,7 +228,9 @@ def test_a_new_device_is_one_file(tmp_path: Path) -> None:
     acc: Accelerator = load_accelerator(file)
     assert acc.peak_ops_per_s("fp16") == pytest.approx(154.8e12, rel=0.001)
     with pytest.raises(HwsimError, match=r"sm.tensor_clok: no such key; did you mean tensor_clock"):
-        load_accelerator(_broken(tmp_path, file, '[sm]\ncount = [84, "data sheet"]', '[sm]\ntensor_clok = [1, "x y z"]'))
+        load_accelerator(
+            _broken(tmp_path, file, '[sm]\ncount = [84, "data sheet"]', '[sm]\ntensor_clok = [1, "x y z"]')
+        )
 
 
 @pytest.mark.parametrize(
