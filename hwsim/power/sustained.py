@@ -61,17 +61,18 @@ def sustained_clock(
     tdp_w: float | None = None,
     toggle: float = RANDOM_DATA,
     together: bool = False,
+    clock_hz: float | None = None,
 ) -> Sustained:
     """Return the clock every kernel of ``activity`` sustains at no more than the power limit.
 
     ``time_at`` gives the seconds of every kernel at an array of one clock per kernel, and must not grow with the clock
     (`stretched` makes one); the counts of an activity do not depend on the clock. With ``together`` all kernels run one
-    after the other at one clock, and their mean power is limited. ``tdp_w`` replaces the profile's limit; without any,
-    every clock is the profile's. Raises HwsimError for an action the machine does not have.
+    after the other at one clock, and their mean power is limited. ``tdp_w`` and ``clock_hz`` replace the profile's limit and
+    highest clock; without a limit every clock is the highest. Raises HwsimError for an action the machine does not have.
     """
     counts = activity.on(profile)
     limit = profile.tdp_w if tdp_w is None else tdp_w
-    top = profile.clock_hz
+    top = profile.clock_hz if clock_hz is None else clock_hz
     data = counts * (1.0 - profile.toggles * (1.0 - toggle)) * profile.energy_j[:, 0]
     core_j, fixed_j = (data * profile.core).sum(axis=1), (data * (1.0 - profile.core)).sum(axis=1)
     if together:

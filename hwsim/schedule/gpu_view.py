@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from hwsim.machine.accelerator import Accelerator
 from hwsim.machine.constants import load_constants
 from hwsim.machine.gpu import gpu_of
-
-# Where a data sheet is silent: idle power of a board over its limit (V100 0.18, A100-40 0.17, A40 0.58, L40 0.49, H200
-# 0.15 by the board fits in microbenchmarks of the reference data, of which the two outliers had no fixed clocks).
-IDLE_SHARE = 0.17
+from hwsim.power.activity import PowerProfile
+from hwsim.power.gpu import gpu_power_profile
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,12 @@ class GpuView:
     dram_kind: str
     dram_capacity: int
     tdp_w: float
-    idle_w: float
     node_nm: float
     graph_launch_s: float
     stream_launch_s: float
     constants: Mapping[str, float] = field(default_factory=dict)
+    power: PowerProfile | None = None
+    power_constants: Mapping[str, float] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash((self.name, self.architecture, self.sms, self.clock_hz, self.l2_bytes, self.dram_bytes_per_s))
@@ -99,11 +98,12 @@ def gpu_view(acc: Accelerator) -> GpuView:
         dram_kind=dram.kind,
         dram_capacity=dram.capacity_bytes,
         tdp_w=math.inf if tdp is None else tdp,
-        idle_w=acc.power.idle_w if acc.power.idle_w is not None else (0.0 if tdp is None else IDLE_SHARE * tdp),
         node_nm=acc.power.node_nm or 7.0,
         graph_launch_s=gpu.launch.graph_s,
         stream_launch_s=gpu.launch.stream_s,
         constants=load_constants("gpu", acc.architecture),
+        power=gpu_power_profile(acc),
+        power_constants=load_constants("power", acc.architecture),
     )
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from hwsim.errors import HwsimError, near
 from hwsim.schedule.gpu_tiles import Tiles, tiles_for
 from hwsim.schedule.gpu_view import GpuView
-from hwsim.timing.gpu_power import sustained_clock
+from hwsim.timing.gpu_power import Work, gemm_clock
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -31,13 +31,17 @@ BITS = {
     "e2m1": 4, "nvfp4": 4.5, "mxfp4": 4.25, "int32": 32,
 }  # fmt: skip
 
+# Names that stand for a format in a library, and the format they multiply.
+FORMS = {"fp8": "e4m3", "fp4": "e2m1", "nvfp4": "e2m1", "mxfp4": "e2m1"}
+
 
 @dataclass(frozen=True, slots=True)
 class GemmKind:
     """What is multiplied: the pipe, its rate in multiply-accumulates per clock of an SM, and bits per element.
 
     ``a_bits`` and ``b_bits`` are widths in memory; ``compute_bits`` the width in which B is multiplied (weights narrower
-    than that are widened by CUDA cores on the way); ``sparse`` says that B (the weights) is 2:4 compressed.
+    than that are widened by CUDA cores on the way); ``sparse`` says that B (the weights) is 2:4 compressed; ``form`` names
+    the number format the products are computed in.
     """
 
     pipe: str
@@ -48,6 +52,7 @@ class GemmKind:
     c_bits: float
     compute_bits: float
     sparse: bool = False
+    form: str = "fp32"
 
 
 def gemm_kind(
@@ -82,6 +87,7 @@ def gemm_kind(
         out,
         max(bits, BITS[weights]),
         sparse,
+        FORMS.get(activations, activations),
     )
 
 
@@ -288,13 +294,10 @@ def _answer(
         return _cost(view, kind, t, split, rows, warm, launch, clock)
 
     macs: Floats = np.prod(np.array(rows[:4], np.float64), axis=0)
-
-    def time_and_bytes(clock: Floats) -> tuple[Floats, Floats]:
-        parts = at(clock)
-        return parts.time, parts.dram[0] + parts.dram[1] + parts.dram[2] + parts.extra
-
-    clock = np.full(len(macs), view.clock_hz)
-    clock, power = sustained_clock(view, kind, macs, time_and_bytes, clock, throttle)
+    full = at(np.full(len(macs), view.clock_hz))
+    tiled: Floats = full.grid_m * t["m"] * full.grid_n * t["n"] * np.asarray(rows.k * rows.batch, np.float64)
+    work = Work(macs, np.maximum(tiled - macs, 0.0), sum(full.l2), sum(full.dram) + full.extra, t)
+    clock, power = gemm_clock(view, kind, work, lambda hz: at(hz).time, throttle=throttle)
     p = at(clock)
     pace = np.argmax(np.stack(np.broadcast_arrays(*p.paces)), axis=0)  # pipe, shared, port, latency, l2
     limiter = np.where(p.memory >= p.compute, LIMITERS.index("dram"), np.array([0, 2, 3, 4, 5])[pace])

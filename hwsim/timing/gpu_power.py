@@ -1,69 +1,90 @@
-"""The clock a GPU sustains: where static power plus energy per operation times rate meets the power limit.
+"""The clock a GPU sustains in matrix products: their activity by what they multiply and move, at its power limit.
 
-Dynamic energy scales with the square of the supply voltage, and the voltage falls linearly with the clock down to a floor.
+What an action costs and how voltage follows the clock are `hwsim.power`'s; this module counts the actions of a product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.power.activity import Activity
+from hwsim.power.gpu import macs_per_lane
+from hwsim.power.sustained import RANDOM_DATA, sustained_clock
 from hwsim.schedule.gpu_view import GpuView
 
 if TYPE_CHECKING:
     from hwsim.timing.gpu_gemm import GemmKind
 
 Floats = npt.NDArray[np.float64]
-STEPS = 24  # halvings of the clock interval
+
+# One lane's share of a loop of `simt` products: 8 x 8 results per thread, operands by 16 B loads from shared memory.
+SIMT_LOADS = 2 * 8 / 4 / 64
 
 
-def sustained_clock(
+class Work(NamedTuple):
+    """What products do, [rows]: useful and padded multiply-accumulates, bytes from L2 and DRAM, and their tiles."""
+
+    macs: Floats
+    padded: Floats
+    l2_bytes: Floats
+    dram_bytes: Floats
+    tile: Mapping[str, Any]
+
+
+def gemm_clock(
     view: GpuView,
     kind: GemmKind,
-    macs: Floats,
-    time_and_bytes: Callable[[Floats], tuple[Floats, Floats]],
-    clock: Floats,
+    work: Work,
+    time_at: Callable[[Floats], Any],
+    *,
     throttle: bool = True,
+    toggle: float = RANDOM_DATA,
 ) -> tuple[Floats, Floats]:
-    """Return (clock in Hz, board power in W) of kernels of ``macs`` multiply-accumulates each; shape [rows].
+    """Return (clock in Hz, board power in W) of products that take ``time_at`` seconds at an array of clocks, [rows].
 
-    ``time_and_bytes`` gives seconds and DRAM bytes at given clocks. Where ``clock`` needs more than the power limit, the
-    highest clock that does not is found by bisection.
+    Without ``throttle`` the clock is the highest and power may exceed the limit. ``toggle`` is the switching of the data
+    over that of random numbers.
     """
-    c = view.constants
-    energy = mac_energy(view, kind)
-
-    def power(hz: Any) -> Floats:
-        seconds, moved = time_and_bytes(hz)
-        joules = macs * energy * voltage(view, hz) ** 2 + moved * c["dram_j_per_byte"]
-        return np.asarray(view.idle_w + joules / seconds, float)
-
-    top = power(clock)
-    if not throttle or not (top > view.tdp_w).any():
-        return clock, top
-    low, high = np.full_like(clock, 0.1 * view.clock_hz), clock.copy()
-    over = top > view.tdp_w
-    for _ in range(STEPS):
-        middle = np.where(over, 0.5 * (low + high), clock)
-        fits = power(middle) <= view.tdp_w
-        low = np.where(over & fits, middle, low)
-        high = np.where(over & ~fits, middle, high)
-    found = np.where(over, low, clock)
-    return found, power(found)
+    assert view.power is not None
+    found = sustained_clock(
+        view.power, Activity.of(actions(view, kind, work), np.ones(len(work.macs))), time_at,
+        tdp_w=view.tdp_w if throttle else np.inf, toggle=toggle, clock_hz=view.clock_hz,
+    )  # fmt: skip
+    return found.clock_hz, found.power_w
 
 
-def voltage(view: GpuView, clock: Any) -> Any:
-    """Return the supply voltage at ``clock`` relative to that at the highest clock."""
-    floor = view.constants["voltage_floor"]
-    return np.maximum(floor, view.constants["voltage_slope"] * (np.asarray(clock) / view.clock_hz - 1) + 1)
+def actions(view: GpuView, kind: GemmKind, work: Work) -> dict[str, Floats]:
+    """Return the counts of a product by action of the power profile.
 
-
-def mac_energy(view: GpuView, kind: GemmKind) -> float:
-    """Return joules of one multiply-accumulate with its operand movement inside the SM, at the highest clock."""
-    c = view.constants
-    base = c["tensor_j_per_mac"] if kind.pipe == "tensor" else c["simt_j_per_mac"]
-    width = kind.compute_bits / (16 if kind.pipe == "tensor" else 32)
-    return float(base * width * (view.node_nm / 7.0) * c["data_toggle"])
+    Operands reach the multipliers from shared memory: rows and columns of a warp's tile, or of the CTA's where one
+    instruction covers it (wgmma, tcgen05).
+    """
+    assert view.power is not None
+    c = view.power_constants
+    spent = 0.5 if kind.sparse else 1.0  # a sparse instruction multiplies half of the dense product
+    macs, padded = work.macs * spent, work.padded * spent
+    t = work.tile
+    a, b = kind.a_bits / 8, kind.compute_bits / 8 * spent
+    if kind.instruction in ("wgmma", "tcgen05"):
+        feed = a / t["n"] + b / t["m"]
+    else:
+        feed = a / t["warp_n"] + b / t["warp_m"]
+    issued = work.macs + work.padded
+    if kind.pipe == "tensor":
+        counts = {f"mac {kind.form}": macs, f"padding {kind.form}": padded}
+        instructions = issued * spent / macs_per_lane(kind.instruction, kind.form)
+    else:
+        packed = max(1.0, 32 / kind.compute_bits)
+        counts = {f"simt {kind.form}": issued}
+        instructions = issued / packed * (1 + SIMT_LOADS)
+    return counts | {
+        "instruction": instructions * (1 + c["extra_instructions"]),
+        "read shared_memory": issued * feed,
+        "write shared_memory": work.l2_bytes,
+        "read l2": work.l2_bytes,
+        "read dram": work.dram_bytes,
+    }

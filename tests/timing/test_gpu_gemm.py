@@ -90,3 +90,13 @@ def test_what_a_gpu_lacks_is_refused() -> None:
         run(A100, (0, 1, 1, 1))
     with pytest.raises(HwsimError, match="cold or warm"):
         run(A100, (1, 1, 1, 1), cache="tepid")
+
+
+def test_power_is_that_of_the_energy_tables() -> None:
+    """Board power of a product at its clock: static power and its counted actions, by the one profile of the machine."""
+    view = gpu_view(load_accelerator("l4"))
+    kind = gemm_kind(view, "fp32")
+    hot, free = (best_gemm(view, kind, 4096, 4096, 4096, throttle=throttle) for throttle in (True, False))
+    assert hot.power_w[0] == pytest.approx(72, rel=1e-4) and free.power_w[0] > 2 * 72
+    assert hot.clock_hz[0] < 0.5 * view.clock_hz and free.clock_hz[0] == view.clock_hz
+    assert hot.time_s[0] > 2 * free.time_s[0]
