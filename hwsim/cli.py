@@ -50,7 +50,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     run.add_argument("--context", type=int, help="tokens read (prefill) or kept (decode)")
     run.add_argument("--precision", help="fp32, bf16, fp16, int8, w8a16 …, or per layer: int8,fc*=bf16")
     run.add_argument("--sparsity", choices=("dense", "2:4", "2:4!"))
-    run.add_argument("--stack", help="software stack whose fusion is modelled (xla)")
+    run.add_argument("--host", metavar="HOST[/LINK]", help="the machine that feeds TARGET, as TARGET@HOST/LINK does")
+    run.add_argument("--stack", help="software stack whose fusion is modelled: xla; on GPUs compiled or eager")
+    run.add_argument("--cache", choices=("warm", "cold"), default="warm", help="whether a run finds its data in caches")
     run.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
     run.add_argument("--csv", metavar="FILE", help="write the per-kernel table as CSV (- for standard output)")
     run.add_argument("--html", metavar="FILE", help="write one self-contained page: figures, every kernel, sources")
@@ -193,6 +195,16 @@ def _shapes(text: str) -> dict[str, int]:
     return out
 
 
+def _target(target: str, host: str | None) -> str:
+    """The target on another host, said apart."""
+    if host is None:
+        return target
+    if "@" in target:
+        raise HwsimError(f"--host {host}: {target} already names its host")
+    base, star, count = target.partition("*")
+    return f"{base}@{host}{star}{count}"
+
+
 def _output_files(*paths: str | None) -> None:
     """Refuse before the work is done what could not be written after it."""
     from hwsim.files import check_writable
@@ -214,7 +226,7 @@ def _run(args: argparse.Namespace) -> int:
     _output_files(*paths)
     result = simulate(
         args.network,
-        args.on,
+        _target(args.on, args.host),
         batch=args.batch,
         shapes=_shapes(args.shapes),
         phase=args.phase,
@@ -222,6 +234,7 @@ def _run(args: argparse.Namespace) -> int:
         precision=args.precision,
         sparsity=args.sparsity,
         stack=args.stack,
+        cache=args.cache,
     )
     renders = (result.to_json, result.to_csv, result.to_html, result.to_perfetto, result.to_profile)
     for path, render in zip(paths, renders, strict=True):

@@ -133,3 +133,10 @@ def test_nothing_is_left_half_written(capsys: pytest.CaptureFixture[str], tmp_pa
     code, _, err = run(capsys, "run", "resnet50", "--on", "tpu-v3", "--json", str(tmp_path / "no" / "out.json"))
     assert code == 2 and "cannot be written" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_may_be_said_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "alexnet", "--on", "tpu-v3@a", "--host", "b"]) == 2
+    assert "already names its host" in capsys.readouterr().err
+    assert main(["run", "alexnet", "--on", "tpu-v3*2", "--host", "no-such-host"]) == 2
+    assert "no accelerator 'no-such-host'" in capsys.readouterr().err
