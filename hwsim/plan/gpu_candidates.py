@@ -117,7 +117,7 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
     kind = GemmKind(
         pipe, view.tensor_kind if pipe == "tensor" else "simt", (view.tensor_macs if pipe == "tensor" else view.simt_macs)[fmt],
         max(width, FORMATS[a_format].width) if multiply.convert_a else FORMATS[a_format].width, FORMATS[b_format].width,
-        round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, max(width, 8),
+        round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, max(width, 8), form=fmt,
     )  # fmt: skip
     a_bytes = min(sum(o.bytes for o in a), m * k * batch * kind.a_bits / 8) if a else 0.0
     b_bytes = 0.0 if weights else float(sum(o.bytes for o in b))

@@ -41,7 +41,7 @@ class GemmKind:
 
     ``a_bits`` and ``b_bits`` are widths in memory; ``compute_bits`` the width in which B is multiplied (weights narrower
     than that are widened by CUDA cores on the way); ``sparse`` says that B (the weights) is 2:4 compressed; ``form`` names
-    the number format the products are computed in.
+    the number format the products are computed in ("": one of ``compute_bits``).
     """
 
     pipe: str
@@ -52,7 +52,7 @@ class GemmKind:
     c_bits: float
     compute_bits: float
     sparse: bool = False
-    form: str = "fp32"
+    form: str = ""
 
 
 def gemm_kind(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.formats import FORMATS
 from hwsim.power.activity import Activity
 from hwsim.power.gpu import macs_per_lane
 from hwsim.power.sustained import RANDOM_DATA, sustained_clock
@@ -74,12 +75,13 @@ def actions(view: GpuView, kind: GemmKind, work: Work) -> dict[str, Floats]:
     else:
         feed = a / t["warp_n"] + b / t["warp_m"]
     issued = work.macs + work.padded
+    form = _form(view, kind)
     if kind.pipe == "tensor":
-        counts = {f"mac {kind.form}": macs, f"padding {kind.form}": padded}
-        instructions = issued * spent / macs_per_lane(kind.instruction, kind.form)
+        counts = {f"mac {form}": macs, f"padding {form}": padded}
+        instructions = issued * spent / macs_per_lane(kind.instruction, form)
     else:
         packed = max(1.0, 32 / kind.compute_bits)
-        counts = {f"simt {kind.form}": issued}
+        counts = {f"simt {form}": issued}
         instructions = issued / packed * (1 + SIMT_LOADS)
     return counts | {
         "instruction": instructions * (1 + c["extra_instructions"]),
@@ -88,3 +90,12 @@ def actions(view: GpuView, kind: GemmKind, work: Work) -> dict[str, Floats]:
         "read l2": work.l2_bytes,
         "read dram": work.dram_bytes,
     }
+
+
+def _form(view: GpuView, kind: GemmKind) -> str:
+    """The format whose cells do a product: its own where they have it, else the one nearest in width."""
+    rates = view.tensor_macs if kind.pipe == "tensor" else view.simt_macs
+    have = [name for name in rates if name in FORMATS]
+    if kind.form in have:
+        return kind.form
+    return min(have, key=lambda name: (abs(FORMATS[name].width - kind.compute_bits), have.index(name)))
