@@ -12,6 +12,7 @@ from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError, near
 from hwsim.formats import FORMATS
 from hwsim.machine.accelerator import Accelerator, Identity, build, known_mode, with_values
+from hwsim.machine.cpu import CPU
 from hwsim.machine.edge_tpu import EDGE_TPU
 from hwsim.machine.gpu import GPU
 from hwsim.machine.keys import Family, KeySpec, specs
@@ -24,7 +25,7 @@ from hwsim.machine.values import Value, read_leaf
 _ALIASES = re.compile(r"^aliases = \[(.*)\]$", re.MULTILINE)
 _MAKERS = re.compile(r"^(nvidia-)?(geforce-|tesla-|quadro-)?")
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC, GPU, EDGE_TPU)}
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC, GPU, EDGE_TPU, CPU)}
 
 
 def load_accelerator(target: str | Path | Accelerator) -> Accelerator:

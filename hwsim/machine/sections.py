@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from hwsim.machine.keys import Section, key
 
 MEMORY_KINDS = (
-    "sram", "registers", "fifo", "ddr3", "ddr4", "ddr5", "lpddr4", "lpddr4x", "lpddr5", "lpddr5x", "gddr5", "gddr6",
+    "sram", "registers", "fifo", "flash", "ddr3", "ddr4", "ddr5", "lpddr4", "lpddr4x", "lpddr5", "lpddr5x", "gddr5", "gddr6",
     "gddr6x", "gddr7", "hbm2", "hbm2e", "hbm3", "hbm3e", "dram",
 )  # fmt: skip
-DRAM_KINDS = frozenset(MEMORY_KINDS[3:])
+DRAM_KINDS = frozenset(MEMORY_KINDS[4:])
 
 _FAST = 1e18  # B/s: no memory or link is near it, so a larger number is a slip of the unit
 
