@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -38,9 +39,26 @@ class RunOptions:
         if self.context is not None:
             _positive("context", self.context)
         _choice("phase", self.phase, PHASES)
-        _choice("sparsity", self.sparsity, SPARSITIES)
+        if self.sparsity is not None and self.sparsity not in SPARSITIES:
+            block_sparsity(self.sparsity)
         _choice("cache", self.cache, CACHES)
         return self
+
+
+_BLOCKS = re.compile(r"(\d{1,2}(?:\.\d{1,3})?)%(?:x(\d{1,2}))?", re.ASCII)
+
+
+def block_sparsity(text: str) -> tuple[float, int]:
+    """Return the share of zeros and the block of output channels that ``90%x4`` means; the block is 1 unless given.
+
+    Raises HwsimError when the text is no sparsity.
+    """
+    found = _BLOCKS.fullmatch(text) if isinstance(text, str) else None
+    block = int(found.group(2) or 1) if found else 0
+    if found is None or block not in (1, 2, 4, 8, 16):
+        known = f"one of {', '.join(SPARSITIES)}, or zeros in blocks of 1, 2, 4, 8 or 16 output channels as 90%x4"
+        raise HwsimError(f"unknown sparsity {text!r}: {known}{near(str(text), SPARSITIES)}")
+    return float(found.group(1)) / 100, block
 
 
 def _positive(name: str, value: object) -> None:

@@ -70,6 +70,9 @@ class Plan:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
 
+Grouping = Callable[[Network], tuple[list[Group], dict[str, str]]]
+
+
 @dataclass(frozen=True)
 class Target:
     """What planning needs to know of a machine: how it multiplies, and how much stays on the chip between kernels."""
@@ -80,13 +83,16 @@ class Target:
     outside_level: str = "dram"
 
 
-def make_plan(net: Network, target: Target, table: dict[str, Precision] | None) -> Plan:
+def make_plan(
+    net: Network, target: Target, table: dict[str, Precision] | None, grouping: Grouping = group_layers
+) -> Plan:
     """Return the plan of a bound network on ``target`` with the precision assignment ``table`` (None: its own formats).
 
+    ``grouping`` says which layers run as one kernel, and which tensors only re-address others.
     Raises HwsimError naming the layer when the machine cannot multiply its formats.
     """
     check_patterns(net, table)
-    groups, root = group_layers(net)
+    groups, root = grouping(net)
     if not groups:
         raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
     formats = tensor_formats(net, table)

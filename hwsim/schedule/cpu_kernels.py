@@ -121,6 +121,18 @@ def step(kernel: MicroKernel, view: CpuView, form: str, rows: int) -> Counts:
     return Counts(3.0 * rows, 3.0 * rows + rows + 4, 4, 32, 0, 0, 2, 1, True)
 
 
+def sums(view: CpuView, form: str, rows: int, cols: int, depth: int) -> float:
+    """Return how many independent registers of sums a padded tile has: multiplications of different ones overlap."""
+    del depth
+    kernel = matrix_kernel(view, form)
+    if (rows, cols) == (1, 1) or kernel.name in ("scalar", "smlad"):
+        return float(rows * cols)
+    if kernel.name in ("smull", "vpmaddwd"):
+        return float(rows * cols)
+    width = 4 if form in INTEGERS else FORMATS[form].width / 8
+    return max(1.0, rows * cols * width / view.register_bytes)
+
+
 def tile_end(kernel: MicroKernel, view: CpuView, form: str, rows: int, cols: int) -> Counts:
     """Return what the end of a tile issues: sums reduced, bias, activation, requantisation and stores."""
     results = rows * cols
@@ -135,7 +147,9 @@ def tile_end(kernel: MicroKernel, view: CpuView, form: str, rows: int, cols: int
         return Counts(0, 2 * vectors, cols / lanes, cols * 4.0, vectors, results * width, 10 + 2.0 * rows)
     reduce = 3 * vectors if kernel.name in ("smull", "vpmaddwd") else 0.0
     # convert, scale, round, add the zero point and narrow: about seven per register of sums
-    return Counts(vectors, reduce + 7 * vectors, cols / lanes, 4.0 * cols, vectors / 4, results, 12 + 2.0 * rows, 0, True)
+    return Counts(
+        vectors, reduce + 7 * vectors, cols / lanes, 4.0 * cols, vectors / 4, results, 12 + 2.0 * rows, 0, True
+    )
 
 
 def window(view: CpuView, form: str, taps: int) -> tuple[Counts, int]:
@@ -149,7 +163,9 @@ def window(view: CpuView, form: str, taps: int) -> tuple[Counts, int]:
         return Counts(2.0 * taps, 0, 2.0 * taps + 4, 8.0 * taps, 4, 4, 4.5 * taps + 48, 0, True), 4
     size = view.register_bytes
     if form not in INTEGERS:
-        return Counts(taps, 2, 2.0 * taps + 1, (2.0 * taps + 1) * size, 1, size, 3 + taps / 2), size * 8 // FORMATS[form].width
+        return Counts(taps, 2, 2.0 * taps + 1, (2.0 * taps + 1) * size, 1, size, 3 + taps / 2), size * 8 // FORMATS[
+            form
+        ].width
     if view.library == "gemmlowp" and not view.isa.startswith("neon"):  # compiled from C, one channel at a time
         return Counts(taps, 0, 2.0 * taps + 1, 2.0 * taps, 1, 1, 2.0 * taps + 10, 0, True), 1
     half = size / 2

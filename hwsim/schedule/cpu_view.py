@@ -73,7 +73,9 @@ def cpu_view(acc: Accelerator, library: str | None = None, threads: int | None =
         fits = "cmsis-nn or tflm-reference" if small else "xnnpack, ruy, gemmlowp or tflm-reference"
         raise HwsimError(f"{acc.id} cannot run {chosen} kernels: choose {fits}")
     if threads is not None and not 1 <= threads <= acc.chip.cores:
-        raise HwsimError(f"{acc.id} has {acc.chip.cores} cores, so it runs 1 to {acc.chip.cores} threads, not {threads}")
+        raise HwsimError(
+            f"{acc.id} has {acc.chip.cores} cores, so it runs 1 to {acc.chip.cores} threads, not {threads}"
+        )
     count = threads or core.threads
     levels = acc.memory
     flash = next((m for m in levels.values() if m.kind == "flash"), None)

@@ -14,11 +14,12 @@ from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, load_accelerator
 from hwsim.network.graph import Network
 from hwsim.network.load import load_network
-from hwsim.plan.options import RunOptions
+from hwsim.plan.options import SPARSITIES, RunOptions
 from hwsim.plan.plan import Plan
 from hwsim.result import Result
 
-_RUNNERS = {"systolic": "systolic", "gpu": "gpu"}  # family: module of this package, with a function simulate_<module>
+# family: module of this package, with a function simulate_<module>
+_RUNNERS = {"systolic": "systolic", "gpu": "gpu", "cpu": "cpu"}
 
 
 def simulate(
@@ -47,6 +48,10 @@ def simulate(
     ).check()
     net = load_network(network)
     acc = load_accelerator(target if isinstance(target, Accelerator) else str(target))
+    if acc.family != "cpu" and options.sparsity is not None and options.sparsity not in SPARSITIES:
+        raise HwsimError(
+            f"{acc.id}: blocks of zeros ({options.sparsity}) are skipped by processors only; try 2:4 or dense"
+        )
     return family_runner(acc)(net, acc, options, plan)
 
 

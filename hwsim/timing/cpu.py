@@ -1,0 +1,157 @@
+"""Time of kernels on a processor, from the rows of their schedule.
+
+A row's instructions take as long as the busiest of the core's resources: SIMD multipliers, SIMD pipes, load and store
+ports, the front end, or the chain of dependent multiplications of its tile (`loop_clocks`, whose twin issues them one by
+one). A kernel's threads share its tiles, whole ones each. What crosses from shared caches and from memory takes bytes over
+bandwidth, of which a core hides a part behind its instructions: that part belongs to in-order or out-of-order cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.schedule.cpu_kernels import sums
+from hwsim.schedule.cpu_view import CpuView
+from hwsim.schedule.table import CAUSE, CAUSES, FORMAT, UNIT, UNITS, Schedule
+from hwsim.timing.run import Timing
+
+Ints = npt.NDArray[np.int64]
+Constants = Mapping[str, float]
+
+LIMITS = ("SIMD multipliers", "SIMD pipes", "loads", "stores", "instruction issue", "latency")
+_FORMATS = tuple(FORMAT)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """Clocks of one kernel: the work itself, and what it waits for by cause; ``limit`` is the core's busiest resource."""
+
+    work: float
+    waits: Mapping[str, float]
+    limit: str
+    threads: int
+
+    @property
+    def clocks(self) -> float:
+        """All of them."""
+        return self.work + sum(self.waits.values())
+
+
+def loop_clocks(
+    view: CpuView,
+    multiply: float,
+    vector: float,
+    memory: float,
+    scalar: float,
+    loaded: float,
+    stored: float,
+    *,
+    integer: bool,
+    chain: float = 0.0,
+) -> tuple[float, int]:
+    """Return the clocks a core needs to issue these instructions, and which of `LIMITS` they wait for.
+
+    ``memory`` counts load and store instructions, ``loaded`` and ``stored`` their bytes; ``chain`` is the clocks of the
+    longest chain of dependent multiplications.
+    """  # fmt: skip
+    rate = view.long_multiply_ops if integer else view.multiply_ops
+    bounds = (
+        multiply / rate,
+        (multiply + vector) / view.vector_ops,
+        max(memory * loaded / max(1.0, loaded + stored) / view.load_ops, loaded / view.load_bytes),
+        stored / view.store_bytes,
+        (multiply + vector + memory + scalar) / view.issue,
+        chain,
+    )
+    limit = max(range(len(bounds)), key=lambda i: bounds[i])
+    return bounds[limit], limit
+
+
+def kernel_times(schedule: Schedule, view: CpuView, constants: Constants) -> list[KernelTime]:
+    """Return the time of every kernel of a schedule lowered for ``view``."""
+    column = {name: schedule.columns[name].tolist() for name in (
+        "unit", "lanes", "op", "format", "trips", "span", "bytes", "padded", "piped", "cause", "ops", "beat",
+    )}  # fmt: skip
+    starts = schedule.starts.tolist()
+    known: dict[int, KernelTime] = {}
+    out: list[KernelTime] = []
+    for k in range(schedule.kernels):
+        first = schedule.patterns[k] if schedule.patterns else k
+        if first not in known:
+            known[first] = _kernel(range(starts[k], starts[k + 1]), column, view, constants)
+        out.append(known[first])
+    return out
+
+
+def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Constants) -> KernelTime:  # type: ignore[type-arg]
+    order = "out_of_order" if view.out_of_order else "in_order"
+    efficiency = constants[f"issue_{order}"]
+    waits = dict.fromkeys(("interpreter", "launch", "tail", "cache", "dram", "flash"), 0.0)
+    work = 0.0
+    threads, best, limit = 1, -1.0, LIMITS[0]
+    far = near = 0.0
+    for r in rows:
+        unit = column["unit"][r]
+        lanes = column["lanes"][r]
+        if unit == UNIT["dispatch"]:
+            waits["interpreter"] += column["ops"][r] * constants[f"operator_{_software(view)}"]
+            if lanes > 1:
+                waits["launch"] += constants["fork_join"] * view.clock_hz
+            continue
+        total = sum(column["bytes"][r][:3])
+        if unit == UNIT["dma"]:
+            if column["cause"][r] == CAUSE["cache"]:
+                near = total / (view.outer_bytes * lanes)
+            else:
+                far = total / view.memory
+            continue
+        multiply, vector, memory, scalar = column["span"][r]
+        loaded, _, stored, _ = column["bytes"][r]
+        chain = 0.0
+        if column["beat"][r] and multiply:
+            independent = sums(view, _FORMATS[column["format"][r]], *column["padded"][r])
+            chain = multiply / independent * view.latency
+        clocks, which = loop_clocks(
+            view, multiply, vector, memory, scalar, loaded, stored, integer=bool(column["piped"][r]), chain=chain
+        )
+        share = clocks / efficiency / lanes
+        units = max(1, column["trips"][r][0])
+        longest = -(-units // lanes) * lanes / units * share
+        work += share
+        waits["tail"] += longest - share
+        threads = max(threads, lanes)
+        if share > best:
+            best, limit = share, LIMITS[which]
+    outer = "flash" if view.microcontroller else "dram"
+    compute = work + waits["tail"]
+    slowest = max(compute, near, far)
+    hidden = constants[f"overlap_{order}"]
+    waiting = slowest + (1 - hidden) * (compute + near + far - slowest) - compute
+    if near + far > 0:
+        waits["cache"] = waiting * near / (near + far)
+        waits[outer] = waiting * far / (near + far)
+    return KernelTime(work, {k: v for k, v in waits.items() if v > 0}, limit, threads)
+
+
+def _software(view: CpuView) -> str:
+    return {"xnnpack": "xnnpack", "ruy": "tflite", "gemmlowp": "tflite"}.get(view.library, "micro")
+
+
+def cpu_timing(schedule: Schedule, times: list[KernelTime]) -> Timing:
+    """Return the timeline of kernels that run one after the other, in whole clocks, waits by cause."""
+    count = len(times)
+    busy, waits = np.zeros(count, np.int64), np.zeros((count, len(CAUSES)), np.int64)
+    for k, time in enumerate(times):
+        busy[k] = max(1, round(time.work))
+        for name, clocks in time.waits.items():
+            waits[k, CAUSE[name]] = round(clocks)
+    end = np.cumsum(busy + waits.sum(axis=1))
+    unit_busy = np.zeros((count, len(UNITS)), np.int64)
+    unit_busy[:, UNIT["cpu"]] = busy
+    unit_busy[:, UNIT["dispatch"]] = waits[:, CAUSE["interpreter"]] + waits[:, CAUSE["launch"]]
+    unit_busy[:, UNIT["dma"]] = waits[:, CAUSE["dram"]] + waits[:, CAUSE["cache"]] + waits[:, CAUSE["flash"]]
+    return Timing(end - busy - waits.sum(axis=1), end, busy, waits, unit_busy)
