@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwsim.network.load import load_network
     from hwsim.plan.plan import Plan
     from hwsim.result import Result
+    from hwsim.serving import serve
     from hwsim.simulation import simulate
 
 _HOME = {
@@ -34,6 +35,7 @@ _HOME = {
     "load_network": "hwsim.network.load",
     "matmul": "hwsim.api",
     "numerics": "hwsim.execution.numerics_report",
+    "serve": "hwsim.serving",
     "simulate": "hwsim.simulation",
     "verify": "hwsim.execution.verification",
 }
@@ -54,6 +56,7 @@ __all__ = [
     "load_network",
     "matmul",
     "numerics",
+    "serve",
     "simulate",
     "verify",
 ]

@@ -71,6 +71,14 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     if command == "compare":
         _compare_arguments(compared)
 
+    served = commands.add_parser(
+        "serve", help="many requests on one or more machines: waiting, objectives, fleets, cost"
+    )
+    if command == "serve":
+        from hwsim.serving.command import add_arguments as add_serving_arguments
+
+        add_serving_arguments(served)
+
     lists = commands.add_parser("list", help="networks or accelerators that ship with hwsim")
     lists.add_argument("what", choices=("networks", "accelerators"))
     lists.add_argument("--json", action="store_true")
@@ -106,6 +114,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    from hwsim.comparison.price_arguments import add_price_arguments
+
     parser.add_argument("network", help="a zoo name, or a .layers.csv, .onnx, .tflite, .pt2 or SCALE-Sim .csv file")
     parser.add_argument("--on", required=True, metavar="A,B,…", help="targets with commas between, as for run")
     sizes = parser.add_mutually_exclusive_group()
@@ -117,18 +127,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", default="", metavar="S=384,…", help="values of further symbols")
     parser.add_argument("--phase", choices=("prefill", "decode"), help="which phase of a language model")
     parser.add_argument("--context", type=int, help="tokens read (prefill) or kept (decode)")
-    parser.add_argument("--prices", metavar="FILE", help="a .toml file of prices and assumptions")
-    parser.add_argument(
-        "--price", action="append", default=[], metavar="TARGET=USD", help="tpu-v4=2.10USD/h is rent, =249USD purchase"
-    )
-    for name, example, what in (
-        ("electricity", "0.12USD/kWh", "price of electricity, for bought machines"),
-        ("cooling", "30%%", "watts of cooling per watt of hardware"),
-        ("life-years", "3", "years over which a purchase is written off"),
-        ("utilization", "100%%", "share of the paid hours in which there is work"),
-        ("carbon-g-per-kwh", "400", "CO2 of electricity; adds carbon to the JSON and CSV"),
-    ):
-        parser.add_argument(f"--{name}", metavar=example.replace("%%", "%"), help=f"{what}, as {example}")
+    add_price_arguments(parser)
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
     parser.add_argument("--sparsity", choices=("dense", "2:4", "2:4!"), help="where a machine has sparse multipliers")
     parser.add_argument("--csv", metavar="FILE", help="write the rows as CSV (- for standard output)")
@@ -264,17 +263,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from hwsim.comparison import compare
-    from hwsim.costs import Prices, load_prices
+    from hwsim.comparison.price_arguments import prices_of
     from hwsim.report.compare_text import comparison_text
 
     _output_files(args.json, args.csv, args.html)
-    prices = load_prices(args.prices) if args.prices is not None else Prices()
-    for price in args.price:
-        prices = prices.with_price(price)
-    for name in ("electricity", "cooling", "life_years", "utilization", "carbon_g_per_kwh"):
-        given = getattr(args, name)
-        if given is not None:
-            prices = prices.with_assumption(name, given)
     comparison = compare(
         args.network,
         args.on,
@@ -286,7 +278,7 @@ def _compare(args: argparse.Namespace) -> int:
         phase=args.phase,
         context=args.context,
         sparsity=args.sparsity,
-        prices=prices,
+        prices=prices_of(args),
     )
     paths = (args.json, args.csv, args.html)
     for path, render in zip(paths, (comparison.to_json, comparison.to_csv, comparison.to_html), strict=True):
@@ -392,6 +384,13 @@ def _validate(args: argparse.Namespace) -> int:
     return run(args)
 
 
+def _serve(args: argparse.Namespace) -> int:
+    from hwsim.serving.command import run
+
+    _output_files(args.json, args.csv, args.requests_csv)
+    return run(args, _shapes(args.shapes))
+
+
 def _values(args: argparse.Namespace) -> int:
     from hwsim.execution.command import main as run_values
 
@@ -402,6 +401,7 @@ _COMMANDS = {
     **dict.fromkeys(_VALUES, _values),
     "run": _run,
     "compare": _compare,
+    "serve": _serve,
     "list": _list,
     "show": _show,
     "import": _import,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -240,21 +240,56 @@ def cost_of(
     share of hours in which the rate is asked. ``idle_w`` is what one machine draws while it waits.
     """
     units = units_for(rate_per_s, throughput_per_s)
-    served_per_s = (throughput_per_s if rate_per_s is None else rate_per_s) * prices.assumed("utilization")
-    busy = served_per_s / (units * throughput_per_s)
-    waiting_j = idle_w * units * (1.0 - busy) / served_per_s
-    kwh = 1e6 * (energy_per_inference_j + waiting_j) * (1.0 + prices.assumed("cooling")) / _JOULES_PER_KWH
+    asked_per_s = throughput_per_s if rate_per_s is None else rate_per_s
+    busy = asked_per_s / (units * throughput_per_s)
+    power_w = energy_per_inference_j * asked_per_s + idle_w * units * (1.0 - busy)
+    return fleet_cost(
+        prices, [(acc, units)], served_per_s=asked_per_s, power_w=power_w, idle_w=idle_w * units, busy=busy
+    )
+
+
+def fleet_cost(
+    prices: Prices,
+    fleet: Sequence[tuple[Accelerator, int]],
+    *,
+    served_per_s: float,
+    power_w: float,
+    idle_w: float,
+    busy: float,
+) -> Cost:
+    """Return what a million of whatever is served (inferences, tokens) costs on a fleet of machines and their numbers.
+
+    While there is work the fleet serves ``served_per_s`` (those in time, where an objective is to be met), draws
+    ``power_w`` and computes for the share ``busy``; in the other hours (1 - ``utilization``) it draws ``idle_w``. Rent
+    or purchase is None when the price of one of the machines is not known.
+    """
+    used = prices.assumed("utilization")
+    paid_per_s = served_per_s * used
+    average_w = power_w * used + idle_w * (1.0 - used)
+    kwh = 1e6 * average_w / paid_per_s * (1.0 + prices.assumed("cooling")) / _JOULES_PER_KWH
     electricity = kwh * prices.assumed("electricity")
-    hours = units * acc.chips * 1e6 / served_per_s / 3600.0  # of chips
-    rent, price = prices.rent_of(acc), prices.purchase_of(acc)
-    hardware = None if price is None else hours * price.value / (prices.assumed("life_years") * _HOURS_PER_YEAR)
+    hours = 1e6 / paid_per_s / 3600.0
+    rents = [(prices.rent_of(acc), units * acc.chips) for acc, units in fleet]
+    buys = [(prices.purchase_of(acc), units * acc.chips) for acc, units in fleet]
+    life_hours = prices.assumed("life_years") * _HOURS_PER_YEAR
+    rent, hardware = _total(rents, hours), _total(buys, hours / life_hours)
     carbon = prices.carbon_g_per_kwh
     return Cost(
-        units=units,
-        busy=busy,
-        rent=None if rent is None else hours * rent.value,
+        units=sum(units for _, units in fleet),
+        busy=busy * used,
+        rent=rent,
         hardware=hardware,
         electricity=electricity,
         buy=None if hardware is None else hardware + electricity,
         carbon_g=None if carbon is None else kwh * carbon,
     )
+
+
+def _total(prices: Iterable[tuple[Dated | None, int]], times: float) -> float | None:
+    """The sum of so many chips at their prices, None when one price is not known."""
+    total = 0.0
+    for price, chips in prices:
+        if price is None:
+            return None
+        total += price.value * chips * times
+    return total

@@ -16,7 +16,7 @@ LEVEL = {
     "errors": 0, "formats": 0, "units": 0, "data": 0, "files": 0, "network": 1, "machine": 1, "arithmetic": 2, "scalesim": 2,
     "power": 2,
     "schedule": 3, "timing": 4, "energy": 4, "plan": 5, "result": 6, "simulation": 7, "api": 7, "costs": 7,
-    "comparison": 8, "report": 9, "validate": 10, "execution": 10, "cli": 11, "__main__": 12,
+    "comparison": 8, "report": 9, "validate": 10, "serving": 10, "execution": 10, "cli": 11, "__main__": 12,
 }  # fmt: skip
 # Dataclasses that lowering reads are defined by the planner; the planner asks timing for its choices.
 # A result and a comparison hand themselves to their readers (to_html), which are loaded when asked for.
