@@ -98,8 +98,10 @@ def gpu_power_profile(acc: Accelerator) -> PowerProfile:
     statics, notes = _statics(acc, gpu, c, node, curve)
     clock = gpu.sm.clock_hz
     return PowerProfile(
-        tuple(out), statics, curve, clock, min(clock, c["clock_floor"] * curve.top_hz), acc.power.tdp_w, notes
-    )
+        tuple(out), statics, curve, clock, min(clock, c["clock_floor"] * curve.top_hz),
+        # A Jetson's power mode caps clocks and cores; its name is a budget that nothing enforces.
+        None if gpu.soc.unified else acc.power.tdp_w, c["extra_instructions"], notes,
+    )  # fmt: skip
 
 
 def _tensor_j(name: str, node_nm: float) -> Span:
@@ -124,16 +126,21 @@ def _statics(
     actions = load_actions()
     notes: list[str] = []
     parts: list[StaticPart] = []
+    per_byte = actions.at("dram", acc.dram.kind, node_nm).scaled(8)
+    background = StaticPart("dram", per_byte.scaled(c["dram_background"] * acc.dram.bandwidth_bytes_per_s))
     top = (curve.top_v / curve.reference_v) ** 2
     lane = actions.at("instruction", "gpu", node_nm).plus(multiply_add_j("fp32", node_nm))
     lanes = gpu.sm.count * gpu.simt.rates.get("fp32", 128.0)
     waiting = lane.scaled(c["clock_share"] * top * lanes * curve.top_hz)
     parts.append(StaticPart("clocks", waiting, "clocking"))
+    if gpu.soc.unified:
+        parts.append(background)
+        parts += _soc(acc, gpu, c)
+        return tuple(parts), (f"power of {acc.id} beside its GPU is assumed: {c['soc_power']:.2g} W and its CPU's",)
     idle = acc.power.idle_w
     # A board's idle power contains its DRAM, but GDDR memories are slowed down when a board is idle.
     if idle is None or acc.dram.kind.startswith("gddr"):
-        per_byte = actions.at("dram", acc.dram.kind, node_nm).scaled(8)
-        parts.append(StaticPart("dram", per_byte.scaled(c["dram_background"] * acc.dram.bandwidth_bytes_per_s)))
+        parts.append(background)
     if idle is not None:
         entry = acc.values.get("power.idle")
         guess = entry is None or entry.kind == "assumed"
@@ -150,6 +157,20 @@ def _statics(
         parts.append(StaticPart("idle", NOTHING))
         notes.append(f"idle power of {acc.id} is unknown and left out")
     return tuple(parts), tuple(notes)
+
+
+def _soc(acc: Accelerator, gpu: Gpu, c: Constants) -> list[StaticPart]:
+    """What a module draws beside its GPU: the rest of the chip, and CPU cores at the mode's clock."""
+    rest, core = c.table["soc_power"], c.table["cpu_core_power"]
+    parts = [StaticPart("soc", Span(rest.value, rest.low, rest.high))]
+    clock = gpu.soc.cpu_clock_hz
+    if clock is not None:
+        top = c["cpu_clock"]
+        curve = VoltageCurve(c["voltage_floor"], 1.0, c["voltage_knee"] * top, max(top, clock), 1.0)
+        cores = c["cpu_busy_cores"] + c["cpu_idle_share"] * max(0.0, gpu.soc.cpu_cores - c["cpu_busy_cores"])
+        scale = float(curve.clocking(clock)) * cores
+        parts.append(StaticPart("cpu", Span(core.value, core.low, core.high).scaled(scale)))
+    return parts
 
 
 def _link_kind(name: str) -> str:

@@ -129,8 +129,9 @@ def _product(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: 
                     matrix, "mac", axis=axes, first=(*lead, *where["first"]), trips=(*counts, *where["trips"]),
                     depth=len(axes), stride=_strides(axes, choice), extent=(m, n, k), padded=(tm, tn, tk),
                     ops=round(m * n * k * density), issued=tm * tn * tk, span=choice.warps,
-                    bytes=(round(tm * tk * _width(kernel, "a")), round(tn * tk * _width(kernel, "b")), 0),
-                    refetch=(len(axes),) * 3, source=(LEVEL["local"],) * 2, target=(LEVEL["register"],) * 2,
+                    bytes=_operands(kernel, choice), refetch=(len(axes),) * 4,
+                    source=(LEVEL["local"], LEVEL["local"], 0, LEVEL["local"]),
+                    target=(LEVEL["register"], LEVEL["register"], 0, LEVEL["register"]),
                     buffers=min(8, choice.stages), piped=choice.occupancy,
                     beat=max(1, round(64 * tk / max(1.0, _rate(view, choice)))), cause=CAUSE[cause],
                     reduce=(max(1, min(16, tk)), 0, FORMAT.get(kernel.accumulate, 0)),
@@ -196,6 +197,15 @@ def _strides(axes: tuple[int, ...], choice: GpuChoice) -> tuple[int, ...]:
     tm, tn, tk = choice.tile
     size = {AXIS["batch"]: 1, AXIS["m"]: tm, AXIS["n"]: tn, AXIS["split"]: choice.k_steps * tk, AXIS["k"]: tk}
     return tuple(size.get(axis, 1) for axis in axes)
+
+
+def _operands(kernel: Kernel, choice: GpuChoice) -> tuple[int, int, int, int]:
+    """Bytes of A, B, C and metadata one k-step of a tile reads: 2:4 weights are half, with two index bits per element kept."""
+    tm, tn, tk = choice.tile
+    a, b = tm * tk * _width(kernel, "a"), tn * tk * _width(kernel, "b")
+    if choice.sparse.get("chosen"):
+        return round(a), round(b / 2), 0, tn * tk // 8
+    return round(a), round(b), 0, 0
 
 
 def _width(kernel: Kernel, role: str) -> float:
