@@ -27,8 +27,8 @@ def static_power(acc: Accelerator, cores: int | None = None) -> StaticPower:
 
     The idle power where the machine's file has it; else a fraction of its design power, of its mean busy power, or of
     what its cells take at peak (fractions of ``energy_actions.csv``); nothing, with a note, for a machine without any.
-    A GPU waits at its lowest clock (`hwsim.power.gpu`). A program pays for the ``cores`` it runs on as a part of the chip's; by default all, or one where cores run programs
-    of their own (systolic, no megacore).
+    A GPU waits at its lowest clock (`hwsim.power.gpu`). A program pays for the ``cores`` it runs on as a part of the
+    chip's; by default all, or one where cores run programs of their own (systolic, no megacore).
     """
     actions, power = load_actions(), acc.power
     if acc.family == "gpu":

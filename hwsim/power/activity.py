@@ -204,4 +204,5 @@ def action_joules(activity: Activity, profile: PowerProfile, *, clock_hz: Any = 
     """Return the joules of the actions alone, [kernel, component, (value, low, high)]; arguments as of `joules`."""
     counts = activity.on(profile)
     scale = np.broadcast_to(profile.scale(clock_hz, toggle), counts.shape)
-    return np.einsum("ka,acx->kcx", counts * scale, profile.by_component)
+    out: Floats = np.einsum("ka,acx->kcx", counts * scale, profile.by_component)
+    return out

@@ -21,6 +21,7 @@ from hwsim.schedule.gpu_choice import GpuChoice
 from hwsim.schedule.gpu_lower import lower_gpu
 from hwsim.schedule.gpu_view import GpuView, gpu_view
 from hwsim.simulation import bind_network, check_plan
+from hwsim.simulation.gpu_clock import settle
 from hwsim.timing.gpu_run import run_gpu
 
 
@@ -64,13 +65,21 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         check_plan(plan, conditions, bound.name, acc.id)
     check_fits(plan, view.dram_capacity, acc.id, share)
     launch = "graph" if stack in ("compiled", "eager-graph") else "stream"
-    choices = choose_kernels(plan.kernels, view, ChoiceOptions(launch))
+    host_s = view.constants["eager_dispatch"] if stack == "eager" else 0.0
+    kernels = plan.kernels
+    view, choices, schedule, limited = settle(
+        view,
+        acc,
+        lambda at: choose_kernels(kernels, at, ChoiceOptions(launch)),
+        lambda chosen: lower_gpu(kernels, chosen, view),
+        host_s=host_s,
+    )
+    if limited:
+        notes.append(limited)
     if options.sparsity == "2:4!":
         _all_sparse(plan, choices, acc.id)
-    schedule = lower_gpu(plan.kernels, choices, view)
-    host_s = view.constants["eager_dispatch"] if stack == "eager" else 0.0
     timing = run_gpu(choices, view.clock_hz, host_s)
-    energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1)
+    energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1, core_clock_hz=view.clock_hz)
     totals = Totals(
         batch=options.batch, share=share, programs=programs, used=used, clock_hz=view.clock_hz, peak_macs=view.sms,
         dram_read_bytes_per_s=view.dram_bytes_per_s, dram_write_bytes_per_s=view.dram_bytes_per_s, dram_shared=True,
