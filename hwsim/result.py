@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hwsim
+from hwsim.bands import Band, band_of
 from hwsim.files import write_whole
 from hwsim.machine import Accelerator
 from hwsim.network.graph import Network
@@ -179,6 +180,11 @@ class Result:
         return dict(sorted(out.items(), key=lambda kv: -kv[1]))
 
     @cached_property
+    def error_band(self) -> Band | None:
+        """How far off latencies of this family have been from measured ones; None where nothing was measured."""
+        return band_of(self.accelerator.family, len(self.plan.kernels))
+
+    @cached_property
     def bound_s(self) -> float:
         """Speed-of-light bound of one run: the sum over kernels of compute or memory time, whichever is longer."""
         return float(sum(row["bound_s"] for row in self.kernels))
@@ -327,6 +333,7 @@ class Result:
             "utilization": self.utilization,
             "bound_by": self.bound_by,
             "bound_s": self.bound_s,
+            "error_band": None if self.error_band is None else asdict(self.error_band),
             "time_shares": self.time_shares,
             "energy_components_j": {
                 name: float(v.sum()) * self.totals.used for name, v in self.energy.per_kernel.items()
