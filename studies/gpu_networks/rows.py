@@ -41,6 +41,12 @@ JETSON = "Jetson"
 BRATS = ("mlperf-v0.7", "mlperf-v1.0", "mlperf-v1.1")  # 3D-UNet on BraTS: one fixed shape
 
 
+# Traces of one image size that stand beside another: (trace, size of the row).
+OTHER_SIZES = {
+    ("vit_b_16", "3x384x384"): "vit_base_patch16_384", ("vit_l_16", "3x384x384"): "vit_large_patch16_384",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Row:
     """One comparison: what to run and what was measured, seconds of one batch. ``excluded`` names the rule, if any."""
@@ -65,7 +71,7 @@ class Row:
     @property
     def key(self) -> tuple[object, ...]:
         """The configuration, software aside."""
-        return (self.source, self.machine, self.model, self.batch, self.shapes, self.precision, self.sparsity, self.scenario)
+        return (self.source, self.machine, self.model, self.trace, self.batch, self.shapes, self.precision, self.sparsity, self.scenario)
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -122,6 +128,7 @@ def network_rows() -> list[Row]:
         count = int(re.match(r"\d+", batch).group()) if re.match(r"\d+", batch) else 0  # type: ignore[union-attr]
         measured = value / 1e3 if r["metric"] == "latency_ms" else max(count, 1) / value
         shapes = _shapes(sizes, r["input_shape"], trace)
+        trace = OTHER_SIZES.get((trace, r["input_shape"]), trace)
         row = Row(
             source, r["device"], machine, r["model"], trace, count, shapes, precision, r["sparsity"],
             RULES["source"].get(source, {}).get("stack", "compiled"), measured, r["scenario"], r["software"] or group,
