@@ -30,11 +30,14 @@ from hwsim.timing.gpu_power import Work, actions
 
 @dataclass(frozen=True, slots=True)
 class ChoiceOptions:
-    """How kernels are started, and at which clock they are costed (None: the highest)."""
+    """How kernels are started, and up to which length attention gives a CTA a whole head.
+
+    ``cold_code``: kernels differ from one to the next, so that each finds its instructions and arguments in no cache.
+    """
 
     launch: str = "graph"
-    clock_hz: float | None = None
-    sparse_only: bool = False
+    head_length: int = 0
+    cold_code: bool = True
 
 
 def choose_kernels(kernels: Sequence[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
@@ -63,7 +66,8 @@ def signature(kernel: Kernel) -> tuple[object, ...]:
 
 def launch_seconds(view: GpuView, options: ChoiceOptions) -> float:
     """Seconds from one kernel's start to the next's where both do nothing."""
-    return {"graph": view.graph_launch_s, "stream": view.stream_launch_s, "none": 0.0}[options.launch]
+    cold = view.constants["code_misses"] * view.dram_latency_s if options.cold_code else 0.0
+    return cold + {"graph": view.graph_launch_s, "stream": view.stream_launch_s, "none": 0.0}[options.launch]
 
 
 def _products(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
@@ -107,12 +111,13 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
         around=around,
     )  # fmt: skip
     tiles, names = got.tiles, got.limiter_names()
+    cold = launch_seconds(view, options) - launch_seconds(view, replace(options, cold_code=False))
     spent = _actions(view, kind, got, column("m"), column("n"), column("k"), column("batch"))
     out = []
     for i, job in enumerate(jobs):
         t = int(got.tile[i])
         times = {
-            "launch": got.launch_s[i], "latency": got.prologue_s[i], "main": got.main_s[i], "tail": got.tail_s[i],
+            "launch": got.launch_s[i] + cold, "latency": got.prologue_s[i], "main": got.main_s[i], "tail": got.tail_s[i],
             "epilogue": got.epilogue_s[i], "reduce": got.reduce_s[i],
         }  # fmt: skip
         times = {name: float(v) for name, v in times.items()}
@@ -163,7 +168,7 @@ def _vector_choices(
     if not works:
         return []
     columns = {name: np.array([getattr(w, name) for w in works], np.float64) for name in VectorWork.__slots__}
-    got = vector_times(view, VectorWork(**columns), launch_seconds(view, options), options.clock_hz)
+    got = vector_times(view, VectorWork(**columns), launch_seconds(view, options))
     out = []
     for i, (repeat, fmt) in enumerate(zip(repeats, formats, strict=True)):
         times = {"launch": got.launch_s[i], "latency": got.latency_s[i], "main": got.body_s[i]}
@@ -205,13 +210,28 @@ def _attention(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> 
         scores = qk.batch * qk.m * qk.n
         more = max(0, kernel.alu - 5 * scores)
         rows.append(
-            (qk.batch, qk.m, qk.n, qk.k, pv.n, sharing, qk.causal and qk.m > 1, element, rate, found, kept, extra, more)
+            (
+                qk.batch,
+                qk.m,
+                qk.n,
+                qk.k,
+                pv.n,
+                sharing,
+                qk.causal and qk.m > 1,
+                element,
+                rate,
+                found,
+                kept,
+                extra,
+                more,
+                1 < qk.m <= options.head_length,
+            )
         )
     table = np.array(rows, np.float64)
     columns: list[Any] = [table[:, i].astype(np.int64) for i in range(6)]
-    columns += [table[:, 6] > 0, *(table[:, i] for i in range(7, 13))]
+    columns += [table[:, 6] > 0, *(table[:, i] for i in range(7, 13)), table[:, 13] > 0]
     shape = AttentionShape(*columns)
-    got = attention_times(view, shape, launch_seconds(view, options), options.clock_hz)
+    got = attention_times(view, shape, launch_seconds(view, options))
     out_choices = []
     for i, kernel in enumerate(kernels):
         qk = kernel.products[0]

@@ -10,7 +10,7 @@ from hwsim.errors import HwsimError, near
 from hwsim.machine import Accelerator, load_constants
 from hwsim.network.graph import Network
 from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
-from hwsim.plan.gpu_plan import STACKS, GpuTarget, make_gpu_plan
+from hwsim.plan.gpu_plan import STACK_ALIASES, STACKS, GpuTarget, Stack, make_gpu_plan
 from hwsim.plan.gpu_precision import multiply_gpu
 from hwsim.plan.gpu_residency import place_in_l2
 from hwsim.plan.options import RunOptions
@@ -50,7 +50,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         *sizes,
         f"precision={asked}",
         f"sparsity={options.sparsity}",
-        f"stack={stack}",
+        f"stack={stack.name}",
         f"cache={options.cache}",
     )
     if plan is None:
@@ -64,13 +64,13 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     else:
         check_plan(plan, conditions, bound.name, acc.id)
     check_fits(plan, view.dram_capacity, acc.id, share)
-    launch = "graph" if stack in ("compiled", "eager-graph") else "stream"
-    host_s = view.constants["eager_dispatch"] if stack == "eager" else 0.0
+    how = ChoiceOptions(stack.launch, stack.head_length)
+    host_s = view.constants["eager_dispatch"] if stack.name == "eager" else 0.0
     kernels = plan.kernels
     view, choices, schedule, limited = settle(
         view,
         acc,
-        lambda at: choose_kernels(kernels, at, ChoiceOptions(launch)),
+        lambda at: choose_kernels(kernels, at, how),
         lambda chosen: lower_gpu(kernels, chosen, view),
         host_s=host_s,
     )
@@ -92,13 +92,13 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     )  # fmt: skip
 
 
-def _stack(asked: str | None, machine: str) -> str:
+def _stack(asked: str | None, machine: str) -> Stack:
     name = (asked or "compiled").lower()
-    if name not in STACKS:
-        raise HwsimError(
-            f"unknown stack {name[:32]!r} for {machine}: one of {', '.join(STACKS)}{near(name[:32], STACKS)}"
-        )
-    return STACKS[name]
+    found = STACKS.get(STACK_ALIASES.get(name, name))
+    if found is None:
+        known = [*STACKS, *STACK_ALIASES]
+        raise HwsimError(f"unknown stack {name[:32]!r} for {machine}: one of {', '.join(STACKS)}{near(name[:32], known)}")
+    return found
 
 
 def _target(view: GpuView, acc: Accelerator) -> GpuTarget:
