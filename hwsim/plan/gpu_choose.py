@@ -22,10 +22,9 @@ from hwsim.schedule.gpu_view import GpuView
 from hwsim.timing.gpu_attention import BOUNDS as ATTENTION_BOUNDS
 from hwsim.timing.gpu_attention import TILES as ATTENTION_TILES
 from hwsim.timing.gpu_attention import AttentionShape, attention_times
-from hwsim.timing.gpu_gemm import GemmKind, Gemms, Surroundings, best_gemm
+from hwsim.timing.gpu_gemm import GemmKind, Surroundings, best_gemm
 from hwsim.timing.gpu_memory import BOUNDS as VECTOR_BOUNDS
 from hwsim.timing.gpu_memory import THREADS, VectorWork, vector_times
-from hwsim.timing.gpu_power import Work, actions
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,6 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
     )  # fmt: skip
     tiles, names = got.tiles, got.limiter_names()
     cold = launch_seconds(view, options) - launch_seconds(view, replace(options, cold_code=False))
-    spent = _actions(view, kind, got, column("m"), column("n"), column("k"), column("batch"))
     out = []
     for i, job in enumerate(jobs):
         t = int(got.tile[i])
@@ -134,21 +132,9 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
                 (int(tiles.warp_m[t]), int(tiles.warp_n[t]), int(tiles.warps[t]), int(tiles.slices[t])), grid, split,
                 int(got.ctas[i]), steps, float(got.waves[i]), int(got.occupancy[i]), names[i], job.repeat, times,
                 {k: float(v) for k, v in dram.items()}, {k: float(v) for k, v in l2.items()},
-                actions={name: float(v[i]) for name, v in spent.items()},
             )
         )  # fmt: skip
     return out
-
-
-def _actions(
-    view: GpuView, kind: GemmKind, got: Gemms, m: Any, n: Any, k: Any, batch: Any
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Counts of products for the power model, by action."""
-    t = {name: getattr(got.tiles, name)[got.tile] for name in ("m", "n", "warp_m", "warp_n", "warps", "slices")}
-    macs = np.asarray(m, np.float64) * n * k * batch
-    tiled = got.grid_m * t["m"] * got.grid_n * t["n"] * np.asarray(k * batch, np.float64)
-    work = Work(macs, np.maximum(tiled - macs, 0.0), got.l2_a + got.l2_b + got.l2_c, got.dram_bytes, t)
-    return actions(view, kind, work)
 
 
 def _direct(job: Job, view: GpuView, options: ChoiceOptions) -> GpuChoice:
@@ -179,11 +165,6 @@ def _vector_choices(
                 times={k: float(v) for k, v in times.items()},
                 dram={"a": float(columns["dram_read"][i]), "c": float(columns["dram_write"][i])},
                 l2={"a": float(columns["l2_bytes"][i])},
-                actions={
-                    "lane": float(columns["alu"][i]), "read l2": float(columns["l2_bytes"][i]),
-                    "instruction": float(columns["alu"][i] + columns["special"][i] + 8 * columns["vectors"][i]),
-                    "read dram": float(columns["dram_read"][i] + columns["dram_write"][i]),
-                },
             )
         )  # fmt: skip
     return out
@@ -240,14 +221,6 @@ def _attention(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> 
             "launch": got.launch_s[i], "latency": got.latency_s[i], "main": got.main_s[i], "tail": got.tail_s[i],
             "reduce": got.reduce_s[i],
         }  # fmt: skip
-        fmt = kernel.multiply.format if kernel.multiply else "fp16"
-        macs = float(kernel.macs) * (0.5 if qk.causal and qk.m > 1 else 1.0)
-        lanes = float(kernel.alu + kernel.special)
-        spent = {
-            f"{'mac' if fmt in view.tensor_macs else 'simt'} {fmt}": macs, "lane": lanes,
-            "instruction": lanes + macs / 64, "read l2": float(got.l2_bytes[i]), "read dram": float(got.dram_bytes[i]),
-            "read shared_memory": macs / 16, "write shared_memory": float(got.l2_bytes[i]),
-        }  # fmt: skip
         out_choices.append(
             GpuChoice(
                 "attention", "tensor" if kernel.multiply and kernel.multiply.format in view.tensor_macs else "simt",
@@ -255,7 +228,6 @@ def _attention(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> 
                 (16, tk, warps, 1), (-(-qk.m // tq), -(-qk.n // tk)), int(got.split[i]), int(got.ctas[i]), -(-qk.n // tk),
                 float(got.waves[i]), int(got.occupancy[i]), ATTENTION_BOUNDS[got.bound[i]], kernel.repeat,
                 {k: float(v) for k, v in times.items()}, {"a": float(got.dram_bytes[i])}, {"a": float(got.l2_bytes[i])},
-                actions=spent,
             )
         )  # fmt: skip
     return out_choices
