@@ -97,7 +97,9 @@ def _stack(asked: str | None, machine: str) -> Stack:
     found = STACKS.get(STACK_ALIASES.get(name, name))
     if found is None:
         known = [*STACKS, *STACK_ALIASES]
-        raise HwsimError(f"unknown stack {name[:32]!r} for {machine}: one of {', '.join(STACKS)}{near(name[:32], known)}")
+        raise HwsimError(
+            f"unknown stack {name[:32]!r} for {machine}: one of {', '.join(STACKS)}{near(name[:32], known)}"
+        )
     return found
 
 
