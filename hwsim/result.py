@@ -62,7 +62,7 @@ class Totals:
     dram_write_bytes_per_s: float
     dram_shared: bool
     overhead_s: float
-    units: tuple[str, str] = ("matrix unit", "vector unit")  # what the busy time of a kernel is called
+    units: tuple[str, ...] = ("matrix unit", "vector unit")  # what the busy time of a kernel is called; third: a DLA
     interval_s: float | None = None  # between the results of runs back to back, where they overlap; None: the latency
 
     def memory_s(self, read_bytes: float, written_bytes: float) -> float:
@@ -198,7 +198,8 @@ class Result:
 
     def _parts(self, kernel: int) -> dict[str, int]:
         """Cycles of one kernel by what the machine did or waited for; they add up to its cycles."""
-        parts = {self.totals.units[0 if self._is_matrix[kernel] else 1]: int(self.timing.busy[kernel])}
+        unit = 2 if self._is_dla[kernel] else 0 if self._is_matrix[kernel] else 1
+        parts = {self.totals.units[unit]: int(self.timing.busy[kernel])}
         waits = self.timing.waits[kernel]
         for code in np.flatnonzero(waits):
             label = _NAMES[CAUSES[code]]
@@ -217,6 +218,10 @@ class Result:
     @cached_property
     def _is_matrix(self) -> np.ndarray[Any, Any]:
         return self._per_kernel(np.ones(self.schedule.rows), self.schedule.unit == UNIT["matrix"]) > 0
+
+    @cached_property
+    def _is_dla(self) -> np.ndarray[Any, Any]:
+        return self._per_kernel(np.ones(self.schedule.rows), self.schedule.unit == UNIT["dla"]) > 0
 
     @cached_property
     def _moved(self) -> np.ndarray[Any, Any]:

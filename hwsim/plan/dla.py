@@ -19,6 +19,7 @@ from hwsim.plan.kernel import Kernel
 
 FORMATS = ("int8", "fp16")
 _LIMIT = re.compile(r"(\w+)<=(\d+)")
+_CASTS = ("cast", "quantize", "dequantize", "requantize")
 _POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool")
 
 
@@ -63,9 +64,12 @@ def dla_refusal(net: Network, kernel: Kernel, generation: str) -> str:
         return f"a DLA multiplies {' and '.join(FORMATS)}, not {kernel.multiply.format}"
     if kernel.products and not all(p.b_weight for p in kernel.products):
         return "both operands of its product are computed"
-    wide = [o.format for o in (*kernel.inputs, *kernel.outputs) if o.format not in (*FORMATS, "uint8", "fp32")]
+    # Its input and output stages convert, so a cast may read and a product may write what it does not compute with.
+    read = () if kernel.op in _CASTS else kernel.inputs
+    written = () if kernel.op in _CASTS or kernel.products else kernel.outputs
+    wide = [o.format for o in (*read, *written) if o.format not in (*FORMATS, "uint8")]
     if wide:
-        return f"a DLA has no {wide[0]}"
+        return f"a DLA computes in {' and '.join(FORMATS)}, not {wide[0]}"
     for layer_id in kernel.layers:
         layer = layers.get(layer_id)
         if layer is None:  # made by a rewrite of the compiler, from layers checked on their own

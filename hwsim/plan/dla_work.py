@@ -87,11 +87,12 @@ def _choice(kernel: Kernel, at: int, view: DlaView, work: DlaWork, times: DlaTim
     if enters:
         parts["handover"] = view.handover_s
     bytes_each = {"a": work.read_bytes, "b": work.weight_bytes, "c": work.write_bytes}
+    limiter = "dla" if times.compute_s[at] >= times.memory_s[at] else "dram"
     tile = (view.positions, view.kernels.get(fmt, 0) if product else 1, view.channels if product else 1)
     return GpuChoice(
         "dla", "dla", fmt, product.m if product else 1, product.n if product else 1, product.k if product else 1,
-        product.batch if product else 1, tile, ctas=images, limiter="dla" if times.compute_s[at] >= times.memory_s[at] else "dram",
-        times=parts, dram={name: float(v[at]) * images for name, v in bytes_each.items()},
+        product.batch if product else 1, tile, ctas=images, limiter=limiter, times=parts,
+        dram={name: float(v[at]) * images for name, v in bytes_each.items()},
         sparse=_sparse(kernel, bool(work.sparse[at])),
         macs_issued=float(times.cycles[at]) * view.channels * view.positions * view.kernels.get(fmt, 0),
     )  # fmt: skip

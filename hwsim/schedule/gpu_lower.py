@@ -32,6 +32,8 @@ def lower_gpu(kernels: Sequence[Kernel], choices: Sequence[GpuChoice], view: Gpu
         known = seen.get(key)
         if known is not None:
             builder.repeat(known)
+        elif choice.pipe == "dla":
+            _engine(builder, kernel, choice, view)
         elif choice.algorithm == "attention":
             _attention(builder, kernel, choice, view)
         elif choice.pipe and choice.algorithm not in ("memory", "direct"):
@@ -267,3 +269,23 @@ def _vector(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: G
                       cause=CAUSE["issue"], piped=choice.occupancy)  # fmt: skip
     rows.move("store", (0, 0, out), "register", "shared", "epilogue")
     rows.move("store", (0, 0, round(choice.dram["c"])), "shared", "dram", "dram")
+
+
+def _engine(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: GpuView) -> None:
+    """A layer on the DLA, image by image: ``span`` is its array (positions, kernels, channels)."""
+    rows = _Stages(builder, view, choice.repeat, FORMAT[choice.format or "int8"])
+    images = max(1, choice.ctas)
+    loop = [Loop("batch", images)] if images > 1 else []
+    rows.move("dma", tuple(round(choice.dram[x] / images) for x in ("a", "b")), "dram", "register", "dram", loops=loop)
+    rows.stage += 1
+    axes = rows.axes([*rows.steps, *loop])
+    trips = (*(x.count for x in rows.steps), *(x.count for x in loop))
+    positions, kernels, channels = choice.tile
+    issued = choice.macs_issued or (kernel.alu if not kernel.macs else 0)
+    operation, done = ("mac", kernel.macs or round(issued)) if choice.macs_issued else ("alu", kernel.alu)
+    each = -(-done // images)
+    rows.work(
+        "dla", operation, axis=axes, trips=trips, depth=len(axes), ops=each, padded=(positions, kernels, channels),
+        issued=max(each, round(issued / images)), cause=CAUSE["matrix"],
+    )  # fmt: skip
+    rows.move("store", (0, 0, round(choice.dram["c"] / images)), "register", "dram", "dram", loops=loop)

@@ -24,9 +24,17 @@ from hwsim.simulation import bind_network, check_plan
 from hwsim.simulation.gpu_clock import settle
 from hwsim.timing.gpu_run import run_gpu
 
+DLA_STACKS = {
+    "dla": "dla", "tensorrt-dla": "dla", "trt-dla": "dla", "dla-only": "dla-only", "dla-auto": "dla-auto", "gpu+dla": "gpu+dla",
+}  # fmt: skip
+
 
 def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan | None) -> Result:
     """Return what ``net`` costs on a GPU (see `simulate`)."""
+    if (options.stack or "").lower() in DLA_STACKS:
+        from hwsim.simulation.gpu_dla import simulate_dla
+
+        return simulate_dla(net, acc, options, plan)
     stack = _stack(options.stack, acc.id)
     view = gpu_view(acc)
     notes: list[str] = []
@@ -96,10 +104,9 @@ def _stack(asked: str | None, machine: str) -> Stack:
     name = (asked or "compiled").lower()
     found = STACKS.get(STACK_ALIASES.get(name, name))
     if found is None:
-        known = [*STACKS, *STACK_ALIASES]
-        raise HwsimError(
-            f"unknown stack {name[:32]!r} for {machine}: one of {', '.join(STACKS)}{near(name[:32], known)}"
-        )
+        known = [*STACKS, *STACK_ALIASES, *DLA_STACKS]
+        offered = ", ".join([*STACKS, *dict.fromkeys(DLA_STACKS.values())])
+        raise HwsimError(f"unknown stack {name[:32]!r} for {machine}: one of {offered}{near(name[:32], known)}")
     return found
 
 
