@@ -69,7 +69,10 @@ def _row(kernel: Kernel, images: int, view: DlaView, kept: set[str]) -> dict[str
 def dla_choices(
     kernels: Sequence[Kernel], on_dla: Sequence[bool], images: int, view: DlaView, slowdown: float = 1.0
 ) -> dict[int, GpuChoice]:
-    """Return what the DLA does for each kernel it runs, by its number; the first of a subgraph pays the hand-over."""
+    """Return what the DLA does for each kernel it runs, by its number; the first of a subgraph pays the hand-over.
+
+    In a choice of the DLA ``ctas`` are images, ``k_steps`` clocks of the array for one, and ``tile`` is the array.
+    """
     numbers = [i for i, mine in enumerate(on_dla) if mine]
     if not numbers:
         return {}
@@ -94,7 +97,7 @@ def _choice(kernel: Kernel, at: int, view: DlaView, work: DlaWork, times: DlaTim
         product.batch if product else 1, tile, ctas=images, limiter=limiter, times=parts,
         dram={name: float(v[at]) * images for name, v in bytes_each.items()},
         sparse=_sparse(kernel, bool(work.sparse[at])),
-        macs_issued=float(times.cycles[at]) * view.channels * view.positions * view.kernels.get(fmt, 0),
+        k_steps=round(float(times.cycles[at]) / images),
     )  # fmt: skip
 
 

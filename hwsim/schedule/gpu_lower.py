@@ -281,11 +281,12 @@ def _engine(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: G
     axes = rows.axes([*rows.steps, *loop])
     trips = (*(x.count for x in rows.steps), *(x.count for x in loop))
     positions, kernels, channels = choice.tile
-    issued = choice.macs_issued or (kernel.alu if not kernel.macs else 0)
-    operation, done = ("mac", kernel.macs or round(issued)) if choice.macs_issued else ("alu", kernel.alu)
-    each = -(-done // images)
+    cells = choice.k_steps * positions * kernels * channels
+    product = choice.k_steps > 0
+    # A row that stands for whole networks has no products of its own: its cells are all that is known of them.
+    each = (-(-kernel.macs // images) or cells) if product else -(-kernel.alu // images)
     rows.work(
-        "dla", operation, axis=axes, trips=trips, depth=len(axes), ops=each, padded=(positions, kernels, channels),
-        issued=max(each, round(issued / images)), cause=CAUSE["matrix"],
+        "dla", "mac" if product else "alu", axis=axes, trips=trips, depth=len(axes), ops=each,
+        padded=(positions, kernels, channels), issued=max(each, cells), cause=CAUSE["matrix"],
     )  # fmt: skip
     rows.move("store", (0, 0, round(choice.dram["c"] / images)), "register", "dram", "dram", loops=loop)

@@ -243,11 +243,11 @@ def _joined(
                 weights=None, inputs=(images,), outputs=(results,), producers=(), alu=0, special=0,
             )
         )  # fmt: skip
-        last = next(iter(chosen.values()))
+        last = next(c for i, c in chosen.items() if one.kernels[i].products)
         choices.append(
             replace(
                 last, m=1, n=1, k=1, batch=1, ctas=count, times={"main": max(0.0, dla_s - gpu_s)}, dram=moved, limiter="dla",
-                macs_issued=sum(c.macs_issued for c in chosen.values()) * count,
+                k_steps=sum(c.k_steps for c in chosen.values() if c.tile[1] > 1),
             )
         )  # fmt: skip
     schedule = lower_gpu(kernels, choices, view)
