@@ -371,6 +371,12 @@ class Result:
             write_whole(path, buffer.getvalue())
         return buffer.getvalue()
 
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the per-kernel table as Parquet (extra ``parquet``)."""
+        from hwsim.report.parquet import write_parquet
+
+        write_parquet(self.kernels, path)
+
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the result as one self-contained HTML page, and write it to ``path`` when given."""
         from hwsim.report.html import html_page

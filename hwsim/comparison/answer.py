@@ -136,6 +136,12 @@ class Comparison:
             write_whole(path, buffer.getvalue())
         return buffer.getvalue()
 
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the rows as Parquet (extra ``parquet``); breakdowns and advice are JSON text."""
+        from hwsim.report.parquet import write_parquet
+
+        write_parquet(self.rows, path)
+
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the comparison as one self-contained HTML page, and write it to ``path`` when given."""
         from hwsim.report.compare_html import comparison_page

@@ -22,7 +22,7 @@ LEVEL = {
 # Dataclasses that lowering reads are defined by the planner; the planner asks timing for its choices.
 # A result and a comparison hand themselves to their readers (to_html), which are loaded when asked for.
 ALLOWED = {("schedule", "plan"), ("result", "report"), ("comparison", "report")}
-HEAVY = ("pandas", "numba", "matplotlib", "onnx", "tflite", "torch", "scipy", "dask", "simpy")
+HEAVY = ("pandas", "numba", "matplotlib", "onnx", "tflite", "torch", "scipy", "dask", "simpy", "pyarrow")
 
 
 def _room(path: Path) -> str:
