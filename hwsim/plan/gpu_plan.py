@@ -32,13 +32,14 @@ from hwsim.plan.recurrent import split_steps
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A class of software: whether it compiles, how it starts kernels, and what attention it has.
+    """A class of software: whether it compiles and ends products with element-wise work, how it starts kernels, its attention.
 
     ``fused_length``: longest sequence a fused attention kernel takes; up to ``head_length`` a CTA does a whole head.
     """
 
     name: str
     compiles: bool = True
+    epilogues: bool = True
     launch: str = "graph"
     fused_length: int = 1 << 30
     head_length: int = 512
@@ -53,7 +54,13 @@ STACKS = {
     for s in (
         Stack("compiled", why="TensorRT class: fused kernels replayed as a CUDA graph"),
         Stack("compiled-stream", launch="stream", why="the same, kernels launched one by one"),
-        Stack("fastertransformer", launch="stream", fused_length=384, why="fused kernels called from C++ (v5, 2022)"),
+        Stack(
+            "fastertransformer",
+            epilogues=False,
+            launch="stream",
+            fused_length=384,
+            why="cuBLAS products, hand-fused kernels between them, called from C++ (v5, 2022)",
+        ),
         Stack("aitemplate", head_length=1 << 30, why="CUTLASS kernels, first FlashAttention, CUDA graph (2022)"),
         Stack("eager", compiles=False, launch="stream", head_length=0, why="PyTorch class: a kernel per operator"),
         Stack("eager-graph", compiles=False, head_length=0, why="the same, replayed as a CUDA graph"),
@@ -84,8 +91,8 @@ def make_gpu_plan(
     """
     check_patterns(net, table)
     fuse = stack.compiles
-    net = compile_rewrites(net) if fuse else expand_fused(net)
-    grouping = group_gpu(net, fuse)
+    net = compile_rewrites(net, stack.epilogues) if fuse else expand_fused(net)
+    grouping = group_gpu(net, fuse, stack.epilogues)
     if not grouping.groups:
         raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
     kernels = _Planner(net, grouping, target, table, sparsity, stack).kernels()
