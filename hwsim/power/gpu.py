@@ -68,10 +68,12 @@ def gpu_power_profile(acc: Accelerator) -> PowerProfile:
         out.append(Action(name, component, energy, core, toggles))
 
     tensor = [f for f in gpu.tensor.rates if f in FORMATS]
+    feed = {f: _feed_j(gpu.tensor.instruction, f, node, c) for f in tensor}
     for name in tensor:
-        add(f"mac {name}", "matrix", _tensor_j(name, node).scaled(c["tensor_pipe"]), core=True, toggles=True)
+        each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name])
+        add(f"mac {name}", "matrix", each, core=True, toggles=True)
     for name in tensor:
-        each = _tensor_j(name, node).scaled(c["tensor_pipe"])
+        each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name])
         # At the low end the tables' padded product is gated; zeros of a GPU's padding are multiplied.
         add(f"padding {name}", "padding", Span(each.value * c["zero_operands"], 0.03 * each.low, each.high), core=True)
     for name in gpu.simt.rates:
@@ -108,6 +110,32 @@ def _tensor_j(name: str, node_nm: float) -> Span:
     """A multiplier and its share of an adder tree: fp32 sums (fp64 and integers their own), rounded once a group."""
     adder = adder_of(name)
     return multiplier_j(name, node_nm).plus(adder_j("fp32" if adder == "fp16" else adder, node_nm, grouped=True))
+
+
+def register_bits_per_mac(instruction: str, number_format: str, depth: float) -> float:
+    """Return the bits a matrix instruction moves between registers and a Tensor Core for one multiply-accumulate.
+
+    A (m x k) and B (k x n) are read and the 32-bit sums (m x n) read and written once an instruction of ``depth`` 16-bit
+    elements of k (narrower formats have as many bits of k). Operands of wgmma and tcgen05 come from shared memory, but
+    reach the cells the same way; the sums of tcgen05 stay in its own memory.
+    """
+    m, n = _SHAPES[instruction]
+    width = FORMATS[number_format].width
+    k = depth * 16 / width
+    sums = 0.0 if instruction == "tcgen05" else 2 * 32 / k
+    return width / n + width / m + sums
+
+
+_SHAPES = {"hmma": (8, 8), "mma": (16, 8), "wgmma": (64, 256), "tcgen05": (128, 256)}
+
+
+def _feed_j(instruction: str, name: str, node_nm: float, c: Constants) -> Span:
+    """Energy of moving operands and sums of one multiply-accumulate to the cells and back, scaled as an instruction's."""
+    actions = load_actions()
+    scale = actions.at("instruction", "gpu", node_nm).value / actions.at("instruction", "gpu", 7.0).value
+    bits = register_bits_per_mac(instruction, name, c["tensor_depth"]) * scale
+    bounds = c.table["tensor_register_bit"]
+    return Span(bounds.value * bits, bounds.low * bits, bounds.high * bits)
 
 
 def noc_j_per_byte(acc: Accelerator, node_nm: float) -> Span:

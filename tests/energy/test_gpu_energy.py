@@ -14,7 +14,7 @@ from hwsim.energy.counting import count
 from hwsim.energy.meter import meter
 from hwsim.formats import FORMATS
 from hwsim.machine import load_accelerator, vary
-from hwsim.power.gpu import gpu_power_profile
+from hwsim.power.gpu import gpu_power_profile, register_bits_per_mac
 from hwsim.schedule.table import AXIS, LEVEL, OPERATION, UNIT, Schedule, ScheduleBuilder
 
 FP16, INT8, FP32 = (list(FORMATS).index(name) for name in ("fp16", "int8", "fp32"))
@@ -73,7 +73,8 @@ def test_narrow_formats_need_fewer_instructions_and_cheaper_cells() -> None:
     wide, narrow = counts(A100, tile()), counts(A100, tile(format=INT8))
     assert narrow["instruction"] == pytest.approx(wide["instruction"] / 2) and "mac int8" in narrow
     profile = gpu_power_profile(A100)
-    assert profile.energy_j[profile.index["mac int8"], 0] < 0.2 * profile.energy_j[profile.index["mac fp16"], 0]
+    # Half the bits to move, and a multiplier that needs less than half.
+    assert profile.energy_j[profile.index["mac int8"], 0] < 0.5 * profile.energy_j[profile.index["mac fp16"], 0]
 
 
 def test_cuda_cores_do_what_tensor_cores_lack() -> None:
@@ -168,3 +169,13 @@ def test_counts_do_not_depend_on_how_kernels_are_grouped() -> None:
         builder.row(**row)
         builder.end_kernel("k")
     assert np.allclose(count(builder.build(), found).counts.sum(axis=0), one)
+
+
+def test_deeper_and_larger_instructions_move_fewer_bits() -> None:
+    volta = register_bits_per_mac("hmma", "fp16", 4)
+    turing, ampere = (register_bits_per_mac("mma", "fp16", depth) for depth in (8, 16))
+    hopper, blackwell = register_bits_per_mac("wgmma", "fp16", 16), register_bits_per_mac("tcgen05", "fp16", 16)
+    assert volta > turing > ampere > hopper > blackwell
+    # m16n8k16: 16 x 16 A and 16 x 8 B elements of 16 bits, 16 x 8 sums read and written, for 2048 products.
+    assert ampere == (16 * 16 * 16 + 16 * 8 * 16 + 2 * 16 * 8 * 32) / 2048
+    assert register_bits_per_mac("mma", "int8", 16) == ampere / 2
