@@ -71,6 +71,14 @@ def loop_clocks(
     return bounds[limit], limit
 
 
+def sustained_issue(view: CpuView, constants: Constants) -> float:
+    """Return the share of the instructions a core could issue that it does in the loops of ``view``'s library."""
+    if view.microcontroller:
+        return constants["issue_micro"]
+    tuned = 1.0 if view.library == "xnnpack" else constants["issue_untuned"]
+    return tuned * constants["issue_out_of_order" if view.out_of_order else "issue_in_order"]
+
+
 def kernel_times(schedule: Schedule, view: CpuView, constants: Constants) -> list[KernelTime]:
     """Return the time of every kernel of a schedule lowered for ``view``."""
     column = {name: schedule.columns[name].tolist() for name in (
@@ -89,7 +97,7 @@ def kernel_times(schedule: Schedule, view: CpuView, constants: Constants) -> lis
 
 def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Constants) -> KernelTime:  # type: ignore[type-arg]
     order = "out_of_order" if view.out_of_order else "in_order"
-    efficiency = constants[f"issue_{order}"]
+    efficiency = sustained_issue(view, constants)
     waits = dict.fromkeys(("interpreter", "launch", "tail", "cache", "dram", "flash"), 0.0)
     work = 0.0
     threads, best, limit = 1, -1.0, LIMITS[0]
@@ -100,14 +108,15 @@ def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Cons
         if unit == UNIT["dispatch"]:
             waits["interpreter"] += column["ops"][r] * constants[f"operator_{_software(view)}"]
             if lanes > 1:
-                waits["launch"] += constants["fork_join"] * view.clock_hz
+                waits["launch"] += constants[f"fork_join_{_software(view)}"] * view.clock_hz
             continue
         total = sum(column["bytes"][r][:3])
+        total += column["bytes"][r][2] * (constants.get("write_allocate", 0.0) if column["cause"][r] != CAUSE["cache"] else 0.0)
         if unit == UNIT["dma"]:
             if column["cause"][r] == CAUSE["cache"]:
-                near = total / (view.outer_bytes * lanes)
+                near = total / min(view.outer_bytes * lanes, view.outer_all)
             else:
-                far = total / view.memory
+                far = total / (view.memory * constants["memory_efficiency"])
             continue
         multiply, vector, memory, scalar = column["span"][r]
         loaded, _, stored, _ = column["bytes"][r]
