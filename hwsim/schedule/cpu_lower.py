@@ -76,6 +76,7 @@ class _Lowering:
     def row(
         self, counts: Counts, times: float, *, op: str, lanes: int, units: int = 1, macs: int = 0, issued: int = 0,
         extent: tuple[int, int, int] = (1, 1, 1), padded: tuple[int, int, int] = (1, 1, 1), chained: bool = False,
+        scattered: bool = False,
     ) -> None:  # fmt: skip
         """One class of work: ``times`` repetitions of ``counts`` dealt over ``lanes`` threads in ``units`` pieces."""
         self.stage += 1
@@ -86,7 +87,7 @@ class _Lowering:
             "ops": macs // max(1, units), "issued": issued // max(1, units),
             "span": tuple(round(v * times) for v in total), "cause": CAUSE["matrix"], "piped": int(counts.integer),
             "bytes": (round(counts.load_bytes * times), 0, round(counts.store_bytes * times)), "buffers": 0,
-            "beat": 64 if chained else 0, "source": (LEVEL["local"],), "target": (0, 0, LEVEL["local"]),
+            "beat": 64 if chained else 0, "at_end": int(scattered), "source": (LEVEL["local"],), "target": (0, 0, LEVEL["local"]),
             "dep": (self.stage - 1,), "refetch": 0,
             "reduce": (1, 0, FORMAT["int32" if self.form in INTEGERS else "fp32"]),
         }  # fmt: skip
@@ -212,7 +213,7 @@ class _Lowering:
         self.row(
             counts, tiles * kept, op="mac", lanes=lanes, units=tiles, macs=macs,
             issued=round(tiles * pixels * kept * sparsity.block), extent=(min(pixels, product.m), sparsity.block, 1),
-            padded=(pixels, sparsity.block, 1),
+            padded=(pixels, sparsity.block, 1), scattered=True,
         )  # fmt: skip
         registers = pixels * self.size / view.register_bytes
         ends = Counts(0, 2 * registers, 1, 4, registers, pixels * self.size, 6)

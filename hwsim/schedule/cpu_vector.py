@@ -100,6 +100,7 @@ def _narrow(kernel: Kernel, view: CpuView, elements: int, taken: int, one_by_one
             return Counts(scalar=3.0 * max(taken, kernel.alu) + 12.0 * elements)
         return Counts(vector=4.0 * max(taken, kernel.alu) / view.register_bytes + 12.0 * elements / 4)
     each = _NARROW.get(op, 8.0 + 2.0 * kernel.alu / max(1, elements))
-    if one_by_one:  # 32 x 32 -> 64 bit multiplications and roundings, one for each operand and the result
-        return Counts(scalar=2 * each * elements)
+    if one_by_one:
+        # 64-bit products, saturation and rounding for each operand and the result: CMSIS-NN's are shorter than portable C
+        return Counts(scalar=(2.0 if view.library == "cmsis-nn" else 4.0) * each * elements)
     return Counts(vector=each * elements / (view.register_bytes / 2))

@@ -82,7 +82,7 @@ def sustained_issue(view: CpuView, constants: Constants) -> float:
 def kernel_times(schedule: Schedule, view: CpuView, constants: Constants) -> list[KernelTime]:
     """Return the time of every kernel of a schedule lowered for ``view``."""
     column = {name: schedule.columns[name].tolist() for name in (
-        "unit", "lanes", "op", "format", "trips", "span", "bytes", "padded", "piped", "cause", "ops", "beat",
+        "unit", "lanes", "op", "format", "trips", "span", "bytes", "padded", "piped", "cause", "ops", "beat", "at_end",
     )}  # fmt: skip
     starts = schedule.starts.tolist()
     known: dict[int, KernelTime] = {}
@@ -111,7 +111,9 @@ def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Cons
                 waits["launch"] += constants[f"fork_join_{_software(view)}"] * view.clock_hz
             continue
         total = sum(column["bytes"][r][:3])
-        total += column["bytes"][r][2] * (constants.get("write_allocate", 0.0) if column["cause"][r] != CAUSE["cache"] else 0.0)
+        total += column["bytes"][r][2] * (
+            constants.get("write_allocate", 0.0) if column["cause"][r] != CAUSE["cache"] else 0.0
+        )
         if unit == UNIT["dma"]:
             if column["cause"][r] == CAUSE["cache"]:
                 near = total / min(view.outer_bytes * lanes, view.outer_all)
@@ -127,7 +129,8 @@ def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Cons
         clocks, which = loop_clocks(
             view, multiply, vector, memory, scalar, loaded, stored, integer=bool(column["piped"][r]), chain=chain
         )
-        share = clocks / efficiency / lanes
+        # Nonzero blocks pick their channels here and there, so caches and branches serve them worse.
+        share = clocks / (efficiency * (constants["issue_sparse"] if column["at_end"][r] else 1.0)) / lanes
         units = max(1, column["trips"][r][0])
         longest = -(-units // lanes) * lanes / units * share
         work += share
@@ -137,12 +140,10 @@ def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Cons
             best, limit = share, LIMITS[which]
     outer = "flash" if view.microcontroller else "dram"
     compute = work + waits["tail"]
-    slowest = max(compute, near, far)
-    hidden = constants[f"overlap_{order}"]
-    waiting = slowest + (1 - hidden) * (compute + near + far - slowest) - compute
-    if near + far > 0:
-        waits["cache"] = waiting * near / (near + far)
-        waits[outer] = waiting * far / (near + far)
+    inside = max(compute, near) + (1 - constants[f"overlap_{order}"]) * min(compute, near)
+    total = max(inside, far) + (1 - constants["overlap_memory"]) * min(inside, far)
+    waits["cache"] = inside - compute
+    waits[outer] = total - inside
     return KernelTime(work, {k: v for k, v in waits.items() if v > 0}, limit, threads)
 
 
