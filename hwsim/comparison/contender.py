@@ -19,9 +19,7 @@ from hwsim.simulation import simulate
 MAX_BATCH = 1 << 24
 _WORTH = 1.02  # a gain below 2 % is no advice
 _FALLBACKS = ("bf16", "fp16", "int8")  # widest first
-# What families other than systolic are offered: of each group the first that gains, the last for language models alone.
-_NARROWER = (("fp16", "bf16"), ("int8", "fp8"))
-_WEIGHTS_ONLY = ("w4a16", "w8a16")
+_NARROWER = ("fp16", "bf16", "fp8", "int8", "w8a16", "w4a16")  # what families other than systolic are offered
 _STEPS = 6  # most advice for one machine
 
 
@@ -229,13 +227,9 @@ def next_steps(
             steps.append((f"batch {largest}", contender.at(largest)))
     elif "N" in contender.net.symbols and not searched and 2 * point.batch <= (largest or MAX_BATCH):
         steps.append((f"batch {2 * point.batch}", contender.at(2 * point.batch)))
-    for group in _narrower(contender):
-        for name in group:
-            options = replace(contender.options, precision=name, batch=point.batch)
-            after = run(contender.net, contender.acc, options)
-            steps.append((f"precision {name}", after))
-            if not after.refused and (point.refused or after.latency_s < point.latency_s):
-                break
+    for name in _narrower(contender):
+        options = replace(contender.options, precision=name, batch=point.batch)
+        steps.append((f"precision {name}", run(contender.net, contender.acc, options)))
     if contender.acc.family == "gpu" and contender.options.sparsity in (None, "dense") and not point.refused:
         options = replace(contender.options, sparsity="2:4", batch=point.batch)
         steps.append(("sparsity 2:4", run(contender.net, contender.acc, options)))
@@ -261,7 +255,7 @@ def _other_modes(acc: Accelerator) -> list[Accelerator]:
     return [mode for mode in modes if mode.digest != acc.digest]
 
 
-def _narrower(contender: Contender) -> list[tuple[str, ...]]:
+def _narrower(contender: Contender) -> list[str]:
     """Presets the machine multiplies natively and faster than what it runs now, the least change first; two at most."""
     acc, now = contender.acc, contender.options.precision
     if not isinstance(now, str | None) or (now and preset_label(now) == "mixed"):
@@ -271,9 +265,7 @@ def _narrower(contender: Contender) -> list[tuple[str, ...]]:
     if present not in PRESETS:
         return []
     if acc.family != "systolic":
-        groups = (*_NARROWER, _WEIGHTS_ONLY) if "P" in contender.net.symbols else _NARROWER
-        narrower = [tuple(name for name in group if _bits(name) < _bits(present)) for group in groups]
-        return [group for group in narrower if group]
+        return [name for name in _NARROWER if _bits(name) < _bits(present)]
     try:
         multiply = multiply_on(acc.matrix_unit.rates, acc.numerics.fp32_passes, PRESETS[present], acc.id)
     except HwsimError:
@@ -287,10 +279,8 @@ def _narrower(contender: Contender) -> list[tuple[str, ...]]:
         rate = acc.rate(formats.activations, formats.weights)
         return rate > 0 and rate >= speed and FORMATS[get_format(formats.activations).name].bits < width
 
-    found = [
-        next((name for name in group if better(name)), "") for group in (("bf16", "fp16"), ("int8", "fp8", "int4"))
-    ]
-    return [(name,) for name in found if name]
+    float16 = [name for name in ("bf16", "fp16") if better(name)][:1]
+    return float16 + [name for name in ("int8", "fp8", "int4") if better(name)][:1]
 
 
 def _bits(preset: str) -> int:

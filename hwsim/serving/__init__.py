@@ -2,5 +2,6 @@
 
 from hwsim.serving.answer import Serving
 from hwsim.serving.api import serve
+from hwsim.serving.token_answer import TokenServing
 
-__all__ = ["Serving", "serve"]
+__all__ = ["Serving", "TokenServing", "serve"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,21 @@ from typing import Any
 from hwsim.costs import Prices, load_prices
 from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError, near
+from hwsim.machine import Accelerator
 from hwsim.plan.options import RunOptions
 from hwsim.report.progress import Progress
 from hwsim.serving import search
-from hwsim.serving.answer import Objective, Question, Serving
+from hwsim.serving.answer import Question, Serving
 from hwsim.serving.arrivals import Pattern, parse_pattern
-from hwsim.serving.fleet import MOST_MACHINES, Batching, Networks, Targets, read_groups, read_models
+from hwsim.serving.fleet import MOST_MACHINES, Batching, Networks, Targets, read_groups, read_machines, read_models
 from hwsim.serving.host import Host
-from hwsim.serving.load import make_load
+from hwsim.serving.load import Lengths, Load, make_load
 from hwsim.serving.search import Found, Tell
 from hwsim.serving.service import BETWEEN
 from hwsim.serving.setup import ORDERS, ROUTINGS
+from hwsim.serving.token_answer import TokenGroup, TokenQuestion, TokenServing
+from hwsim.serving.token_service import BLOCK_TOKENS, TokenService
+from hwsim.serving.token_setup import RESERVES
 from hwsim.serving.trace import Trace, read_trace
 from hwsim.units import parse
 
@@ -64,9 +68,16 @@ def serve(
     phase: str | None = None,
     context: int | None = None,
     sparsity: str | None = None,
+    prompt: str | int | Lengths | None = None,
+    output: str | int | Lengths | None = None,
+    ttft: str | float | None = None,
+    tpot: str | float | None = None,
+    reserve: str = "paged",
+    prefill_batch: int = 1,
+    block: int = BLOCK_TOKENS,
     prices: Prices | str | PathLike[str] | None = None,
     progress: bool = False,
-) -> Serving:
+) -> Serving | TokenServing:
     """Return what many requests for ``network`` meet on ``targets``: latency percentiles, use, energy, money.
 
     Networks may be several with shares (``"resnet50=70%,bert_base=30%"``), machines too (``"4xtpu-v5e,tpu-v4"``), and
@@ -78,10 +89,15 @@ def serve(
     ``slo`` is to hold for ``percentile`` per cent of the requests. Batches hold at most ``max_batch`` samples and wait
     ``max_delay`` for more; sizes between the simulated ones are padded, interpolated or simulated too (``between``).
     ``routing`` chooses a machine for each request; ``queue`` rejects, ``timeout`` drops; ``variation`` spreads the time of
-    batches; ``before`` and ``after`` are host work on each request. The rest is as for `simulate` and `compare`.
+    batches; ``before`` and ``after`` are host work on each request.
+
+    With lengths of ``prompt`` and ``output`` (512, or ``"512±50%"``; a recording may have both) a language model serves
+    tokens in continuous batches: the first within ``ttft``, the others every ``tpot``; ``reserve`` is paged or full.
+    The rest is as for `simulate` and `compare`.
     Times and rates are text with a unit, or seconds and requests per second. Raises HwsimError for a wrong option, an
     unknown name, or a network no machine runs.
     """
+    searching, rate = rate == "search", None if rate == "search" else rate
     searching, rate = rate == "search", None if rate == "search" else rate
     options = RunOptions(1, {} if shapes is None else shapes, phase, context, precision, sparsity).check()
     recorded = trace if isinstance(trace, Trace | None) else read_trace(Path(trace))
@@ -97,48 +113,60 @@ def serve(
         pause_s=quantity("pause", pause, "time", 0.0, 1e6),
         variation=quantity("variation", variation, "ratio", 0.0, 10.0),
         seed=_seed(seed),
+        prompt=_lengths("prompt", prompt),
+        output=_lengths("output", output),
     )
-    wanted = _PERCENTILES[load.scenario] if percentile is None else quantity("percentile", percentile, "ratio", 0, 100)
-    if not 0 < wanted <= 100:
-        raise HwsimError(f"percentile must be more than 0 and at most 100, not {percentile!r}")
     if searching and not load.open:
         raise HwsimError(f"rate: the {load.scenario} scenario sets its own pace; there is none to search")
-    objective = Objective(_maybe("slo", slo, "time", 1e-9, 1e6), float(wanted))
+    wanted = _PERCENTILES[load.scenario] if percentile is None else quantity("percentile", percentile, "ratio", 0, 100)
+    if wanted <= 0:
+        raise HwsimError(f"percentile must be more than 0 and at most 100, not {percentile!r}")
     if load.clients and (queue is not None or timeout is not None):
         raise HwsimError("queue and timeout: clients that wait for their answer are never turned away")
-    batching = Batching(
-        _whole("max_batch", max_batch, _MOST_BATCH),
-        quantity("max_delay", max_delay, "time", 0.0, 1e6),
-        _one_of("between", between, BETWEEN),
-    )
-    if load.scenario == "multi-stream" and batching.largest is None:
-        batching = replace(batching, largest=load.samples)
-    elif load.scenario == "single-stream" and batching.largest is None:
-        batching = replace(batching, largest=min(load.clients * load.samples, 64))
     opening = 0.05 if load.open and recorded is None else 0.0
-    models = read_models(network, options)
-    groups = read_groups(targets, models, options)
-    copies = _copies(machines, sum(g.count for g in groups))
-    priced = _prices(prices)
-    priced.check_names((file.stem for file in accelerators_dir().glob("*.toml")), [g.acc for g in groups])
-    question = Question(
-        models,
-        groups,
-        objective,
-        batching,
-        _one_of("routing", routing, ROUTINGS) if load.scenario != "offline" else "shared",
-        _one_of("order", order, ORDERS),
-        _whole("queue", queue),
-        _maybe("timeout", timeout, "time", 0.0, 1e6),
-        Host(
-            quantity("before", before, "time", 0.0, 1e6),
-            quantity("after", after, "time", 0.0, 1e6),
-            _whole("host_workers", host_workers),
-        ).check(load.clients),
-        quantity("warmup", opening if warmup is None else warmup, "ratio", 0.0, 0.99),
-        _maybe("swap_bandwidth", swap_bandwidth, "bandwidth", 1.0, 1e18),
-        priced,
+    common = Common(
+        within_s=_maybe("slo", slo, "time", 1e-9, 1e6),
+        percentile=float(wanted),
+        routing="shared" if load.scenario == "offline" else _one_of("routing", routing, ROUTINGS),
+        queue_capacity=_whole("queue", queue),
+        timeout_s=_maybe("timeout", timeout, "time", 0.0, 1e6),
+        warmup=quantity("warmup", opening if warmup is None else warmup, "ratio", 0.0, 0.99),
+        prices=_prices(prices),
+        max_batch=_whole("max_batch", max_batch, _MOST_BATCH),
     )
+    of_tokens = load.of_tokens
+    for name, value in (("ttft", ttft), ("tpot", tpot)):
+        if value is not None and not of_tokens:
+            raise HwsimError(
+                f"{name}: is of tokens; give the lengths of prompts and outputs (--prompt 512 --output 128)"
+            )
+    question: search.Asked
+    if of_tokens:
+        refused = {
+            "before": before, "after": after, "variation": variation, "max_delay": max_delay, "phase": phase, "context": context,
+            "host_workers": host_workers,
+        }  # fmt: skip
+        given = next((name for name, value in refused.items() if value), None)
+        if given is not None:
+            raise HwsimError(
+                f"{given.replace('_', ' ')}: is for networks in batches, not for tokens of a language model"
+            )
+        question = _tokens(network, targets, options, load, common, ttft, tpot, reserve, prefill_batch, block)
+    else:
+        question = _batches(
+            network, targets, options, load, common,
+            Batching(
+                common.max_batch, quantity("max_delay", max_delay, "time", 0.0, 1e6), _one_of("between", between, BETWEEN)
+            ),
+            _one_of("order", order, ORDERS),
+            Host(
+                quantity("before", before, "time", 0.0, 1e6),
+                quantity("after", after, "time", 0.0, 1e6),
+                _whole("host_workers", host_workers),
+            ).check(load.clients),
+            _maybe("swap_bandwidth", swap_bandwidth, "bandwidth", 1.0, 1e18),
+        )  # fmt: skip
+    copies = _copies(machines, sum(g.count for g in question.groups))
     with Progress("serving") as bar:
         tell = _teller(bar) if progress else _quiet
         if copies is None:
@@ -150,8 +178,102 @@ def serve(
     return _with_search(found, "machines" if copies is None else "rate")
 
 
-def _with_search(found: Found, what: str) -> Serving:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Common:
+    """Options of every question, checked."""
+
+    within_s: float | None
+    percentile: float
+    routing: str
+    queue_capacity: int | None
+    timeout_s: float | None
+    warmup: float
+    prices: Prices
+    max_batch: int | None
+
+
+def _batches(
+    network: Networks | Any,
+    targets: Targets,
+    options: RunOptions,
+    load: Load,
+    common: Common,
+    batching: Batching,
+    order: str,
+    host: Host,
+    swap_bytes_per_s: float | None,
+) -> Question:
+    if load.scenario == "multi-stream" and batching.largest is None:
+        batching = replace(batching, largest=load.samples)
+    elif load.scenario == "single-stream" and batching.largest is None:
+        batching = replace(batching, largest=min(load.clients * load.samples, 64))
+    models = read_models(network, options)
+    groups = read_groups(targets, models, options)
+    _check_prices(common.prices, [g.acc for g in groups])
+    return Question(
+        models, groups, common.within_s, common.percentile, batching, common.routing, order, common.queue_capacity,
+        common.timeout_s, host, common.warmup, swap_bytes_per_s, common.prices,
+    )  # fmt: skip
+
+
+def _tokens(
+    network: Networks | Any,
+    targets: Targets,
+    options: RunOptions,
+    load: Load,
+    common: Common,
+    ttft: str | float | None,
+    tpot: str | float | None,
+    reserve: str,
+    prefill_batch: int,
+    block: int,
+) -> TokenQuestion:
+    models = read_models(network, options)
+    if len(models) != 1:
+        raise HwsimError("tokens: one language model at a time is served")
+    machines = read_machines(targets)
+    _check_prices(common.prices, [acc for acc, _ in machines])
+    question = TokenQuestion(
+        models[0].net,
+        tuple(TokenGroup(acc, count, TokenService(models[0].net, acc, options)) for acc, count in machines),
+        _maybe("ttft", ttft, "time", 1e-9, 1e6),
+        _maybe("tpot", tpot, "time", 1e-9, 1e6),
+        common.within_s,
+        common.percentile,
+        common.max_batch,
+        _whole("prefill_batch", prefill_batch, 64) or 1,
+        _one_of("reserve", reserve, RESERVES),
+        _whole("block", block, 4096) or BLOCK_TOKENS,
+        common.routing,
+        common.queue_capacity,
+        common.timeout_s,
+        common.warmup,
+        common.prices,
+    )
+    return question.prepared(*load.tokens())
+
+
+def _check_prices(prices: Prices, machines: list[Accelerator]) -> None:
+    prices.check_names((file.stem for file in accelerators_dir().glob("*.toml")), machines)
+
+
+def _lengths(name: str, value: str | int | Lengths | None) -> Lengths | None:
+    """Tokens as 512, or with a spread as ``512±50%`` (also ``512+-50%``)."""
+    if value is None or isinstance(value, Lengths):
+        return value
+    mean, _, spread = str(value).replace("+-", "±").partition("±")
+    try:
+        found = Lengths(parse(mean, "ratio"), parse(spread, "ratio") if spread else 0.0)
+    except HwsimError as error:
+        raise HwsimError(f"{name}: {error}; write tokens as 512, or 512±50% with a spread") from None
+    if not (1 <= found.mean <= 10_000_000 and 0 <= found.spread <= 10):
+        raise HwsimError(f"{name} must be 1 to 10000000 tokens, spread by at most 1000 %, not {str(value)[:40]}")
+    return found
+
+
+def _with_search(found: Found, what: str) -> Serving | TokenServing:
     serving = found.best
+    assert isinstance(serving, Serving | TokenServing)
     if found.passes is not None or found.fails is not None:
         serving.searched = {"what": what, "passes": found.passes, "fails": found.fails, "runs": found.runs}
     return serving

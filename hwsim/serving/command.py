@@ -65,6 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--order", default="oldest", metavar="RULE", help="which network a machine serves next: oldest, resident"
     )
+    tokens = parser.add_argument_group("tokens of a language model, in continuous batches")
+    tokens.add_argument(
+        "--prompt", metavar="512±50%", help="tokens of a prompt: a mean, and a spread where they differ"
+    )
+    tokens.add_argument("--output", metavar="128±50%", help="tokens of an answer")
+    tokens.add_argument("--ttft", metavar="500ms", help="objective of the time to the first token")
+    tokens.add_argument("--tpot", metavar="50ms", help="objective of the time for each token after it")
+    tokens.add_argument("--reserve", default="paged", metavar="HOW", help="key/value memory: paged (default) or full")
+    tokens.add_argument("--prefill-batch", type=int, default=1, metavar="N", help="prompts read together (default 1)")
+    tokens.add_argument("--block", type=int, default=16, metavar="N", help="tokens of a block of memory (default 16)")
     parser.add_argument("--precision", help="as for run; default the network's own, or the nearest a machine has")
     parser.add_argument("--sparsity", choices=("dense", "2:4", "2:4!"))
     parser.add_argument("--shapes", default="", metavar="S=384,…", help="values of further symbols")
@@ -85,11 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, shapes: dict[str, int]) -> int:
     """Serve and print; the files named are known to be writable."""
     from hwsim.serving.api import serve
-    from hwsim.serving.text import serving_text
 
     plain = ("scenario", "rate", "arrivals", "trace", "requests", "duration", "samples", "clients", "seed", "warmup", "slo",
              "percentile", "machines", "max_batch", "between", "routing", "order", "queue", "timeout", "host_workers",
-             "swap_bandwidth", "precision", "phase", "context", "sparsity")  # fmt: skip
+             "swap_bandwidth", "precision", "phase", "context", "sparsity", "prompt", "output", "ttft", "tpot", "reserve",
+             "prefill_batch", "block")  # fmt: skip
     zero = ("pause", "max_delay", "variation", "before", "after")
     given = {name: getattr(args, name) for name in plain}
     given |= {name: getattr(args, name) for name in zero if getattr(args, name) is not None}
@@ -103,7 +113,7 @@ def run(args: argparse.Namespace, shapes: dict[str, int]) -> int:
     paths = [path for path, _ in renders if path is not None]
     if "-" in paths:
         return 0
-    print(serving_text(serving))
+    print(serving.text())
     for path in paths:
         print(f"wrote {path}")
     return 0

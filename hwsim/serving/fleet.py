@@ -116,6 +116,17 @@ def read_groups(targets: Targets, models: Sequence[Model], options: RunOptions) 
 
     Raises HwsimError for an unknown machine, and for a network that none of them runs.
     """
+    groups = tuple(
+        Group(acc, count, tuple(Service(m.net, acc, options) for m in models)) for acc, count in read_machines(targets)
+    )
+    for i in range(len(models)):
+        if all(group.services[i].refused for group in groups):
+            raise HwsimError(groups[0].services[i].refused)
+    return groups
+
+
+def read_machines(targets: Targets) -> list[tuple[Accelerator, int]]:
+    """Return the machines named and how many of each; raises HwsimError for an unknown one."""
     if isinstance(targets, str) and not Path(targets).exists():
         targets = [part.strip() for part in targets.split(",")]
     named = [targets] if isinstance(targets, str | Accelerator | PathLike) else targets
@@ -129,13 +140,7 @@ def read_groups(targets: Targets, models: Sequence[Model], options: RunOptions) 
         found[key], counts[key] = acc, counts.get(key, 0) + count
     if not found:
         raise HwsimError("targets: name machines with commas between, as 4xtpu-v5e,tpu-v4")
-    groups = tuple(
-        Group(acc, counts[key], tuple(Service(m.net, acc, options) for m in models)) for key, acc in found.items()
-    )
-    for i in range(len(models)):
-        if all(group.services[i].refused for group in groups):
-            raise HwsimError(groups[0].services[i].refused)
-    return groups
+    return [(acc, counts[key]) for key, acc in found.items()]
 
 
 def _machine(target: object) -> tuple[int, Accelerator]:

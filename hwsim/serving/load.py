@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from hwsim.errors import HwsimError, near
-from hwsim.serving.arrivals import SECOND_NS, Pattern, arrival_times, choices, picks, stretches
+from hwsim.serving.arrivals import SECOND_NS, Pattern, arrival_times, choices, lengths, picks, stretches
 from hwsim.serving.setup import Requests
+from hwsim.serving.token_setup import TokenRequests
 from hwsim.serving.trace import Trace
 
 SCENARIOS = ("single-stream", "multi-stream", "server", "offline")
@@ -15,6 +16,17 @@ MULTI_STREAM_SAMPLES = 8  # of a query, in MLPerf
 MOST_REQUESTS = 20_000_000
 MOST_SAMPLES = 50_000_000
 _COUNTS = {"single-stream": 1024, "multi-stream": 1024, "server": 100_000, "offline": 24_576}
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of prompts or outputs: ``mean``, lognormal with coefficient of variation ``spread`` (0: all the same)."""
+
+    mean: float
+    spread: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.mean:g}" + (f" ± {100 * self.spread:.3g} %" if self.spread else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +43,19 @@ class Load:
     pause_s: float = 0.0
     variation: float = 0.0
     seed: int = 0
+    prompt: Lengths | None = None
+    output: Lengths | None = None
 
     @property
     def open(self) -> bool:
         """Whether requests come by the clock, not after an answer."""
         return self.clients == 0 and self.scenario == "server"
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether requests are for tokens of a language model."""
+        recorded = self.trace is not None and bool(self.trace.prompt or self.trace.output)
+        return recorded or self.prompt is not None or self.output is not None
 
     @property
     def asked_per_s(self) -> float | None:
@@ -59,44 +79,73 @@ class Load:
     def words(self) -> str:
         """Say who asks."""
         if self.scenario == "offline":
-            return f"offline: {self.count} samples at once"
+            return f"offline: {self.count} {'samples' if self.prompt is None else 'requests'} at once{self._lengths()}"
         if not self.open:
             who = f"{self.clients} client{'s' if self.clients != 1 else ''}"
             after = f", pausing {self.pause_s:g} s" if self.pause_s else ""
             what = f" of {self.samples} samples" if self.samples > 1 else ""
-            return f"{self.scenario if self.clients == 1 and not after else 'closed'}: {who}{after}, {self.count} requests{what}"
+            name = self.scenario if self.clients == 1 and not after else "closed"
+            return f"{name}: {who}{after}, {self.count} requests{what}{self._lengths()}"
         rate = "" if self.asked_per_s is None else f" at {self.asked_per_s:.6g}/s"
         if self.trace is not None:
-            return f"server: {self.count} recorded requests of {self.trace.name}{rate}"
-        return f"server: {self.count} requests, {self.pattern}{rate}, seed {self.seed}"
+            return f"server: {self.count} recorded requests of {self.trace.name}{rate}{self._lengths()}"
+        return f"server: {self.count} requests, {self.pattern}{rate}, seed {self.seed}{self._lengths()}"
+
+    def _lengths(self) -> str:
+        read = "" if self.prompt is None else f"; prompts of {self.prompt} tokens"
+        return read + ("" if self.output is None else f"; outputs of {self.output}")
 
     def requests(self, shares: Sequence[float], names: Sequence[str]) -> Requests:
         """Return the requests for the networks called ``names`` with these shares.
 
         Raises HwsimError when a recorded request names a network that is not served, or no rate is known.
         """
-        models, trace = self._models(shares, names), self.trace
-        arrival: list[int] = []
         samples = [self.samples] * self.count
-        if self.open and trace is not None:
-            factor = 1.0 if self.rate_per_s is None or trace.rate_per_s is None else self.rate_per_s / trace.rate_per_s
-            arrival = trace.faster(factor)[: self.count]
-            samples = trace.samples[: self.count] or samples
-        elif self.open:
-            if self.rate_per_s is None:
-                raise HwsimError("no rate to serve is known")
-            arrival = arrival_times(self.pattern, self.rate_per_s, self.count, self.seed).tolist()
-        elif self.scenario == "offline":
-            arrival = [0] * self.count
+        if self.trace is not None and self.trace.samples:
+            samples = self.trace.samples[: self.count]
         return Requests(
-            arrival,
-            models,
+            self._arrivals(),
+            self._models(shares, names),
             samples,
             self.clients,
             round(self.pause_s * SECOND_NS),
             picks(self.count, self.seed),
             stretches(self.variation, sum(samples), self.seed),
         )
+
+    def token_requests(self) -> TokenRequests:
+        """Return the requests for tokens; raises HwsimError when no lengths, or no rate, are known."""
+        prompts, outputs = self.tokens()
+        pause, drawn = round(self.pause_s * SECOND_NS), picks(self.count, self.seed)
+        return TokenRequests(self._arrivals(), prompts, outputs, self.clients, pause, drawn)
+
+    def tokens(self) -> tuple[list[int], list[int]]:
+        """Return the tokens of every prompt and of every output; raises HwsimError when they are not known."""
+        trace, count = self.trace, self.count
+        prompts = trace.prompt[:count] if trace is not None else []
+        outputs = trace.output[:count] if trace is not None else []
+        if not prompts and self.prompt is not None:
+            prompts = lengths(self.prompt.mean, self.prompt.spread, count, self.seed, 4)
+        if not outputs and self.output is not None:
+            outputs = lengths(self.output.mean, self.output.spread, count, self.seed, 5)
+        if not prompts or not outputs:
+            raise HwsimError(
+                "tokens: give the lengths of prompts and outputs (--prompt 512 --output 128), or record both"
+            )
+        return prompts, outputs
+
+    def _arrivals(self) -> list[int]:
+        """When requests come, where they do so by themselves."""
+        trace = self.trace
+        if self.open and trace is not None:
+            factor = 1.0 if self.rate_per_s is None or trace.rate_per_s is None else self.rate_per_s / trace.rate_per_s
+            return trace.faster(factor)[: self.count]
+        if self.open:
+            if self.rate_per_s is None:
+                raise HwsimError("no rate to serve is known")
+            times: list[int] = arrival_times(self.pattern, self.rate_per_s, self.count, self.seed).tolist()
+            return times
+        return [0] * self.count if self.scenario == "offline" else []
 
     def _models(self, shares: Sequence[float], names: Sequence[str]) -> list[int]:
         if self.trace is None or not self.trace.model:
@@ -121,6 +170,8 @@ def make_load(
     pause_s: float,
     variation: float,
     seed: int,
+    prompt: Lengths | None = None,
+    output: Lengths | None = None,
 ) -> Load:
     """Return the load these options describe; raises HwsimError for those that exclude each other."""
     name = scenario or ("server" if clients is None else "single-stream")
@@ -148,7 +199,9 @@ def make_load(
     several = sum(trace.samples[:total]) if trace is not None and trace.samples else total * samples
     if several > MOST_SAMPLES:
         raise HwsimError(f"{several} samples are more than the {MOST_SAMPLES} one run holds: ask for fewer requests")
-    return Load(name, rate_per_s, pattern, trace, total, samples, clients or 0, pause_s, variation, seed)
+    return Load(
+        name, rate_per_s, pattern, trace, total, samples, clients or 0, pause_s, variation, seed, prompt, output
+    )
 
 
 def _count(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.serving.arrivals import SECOND_NS
-from hwsim.serving.setup import REJECTED, SERVED, Outcome
+from hwsim.serving.setup import REJECTED, Outcome
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 _GROUPS = 20
@@ -110,17 +110,3 @@ def uses(outcome: Outcome, machines: int, horizon_ns: int) -> list[Use]:
     return [
         Use((held[k] - loading[k]) / span, loading[k] / span, int(number[k]), int(samples[k])) for k in range(machines)
     ]
-
-
-def measured(outcome: Outcome, warmup: float) -> npt.NDArray[np.bool_]:
-    """Return which requests count: all but the first share ``warmup``, which meet an emptier queue than later ones."""
-    count = len(outcome.status)
-    counts = np.ones(count, bool)
-    counts[: math.floor(warmup * count)] = False
-    return counts
-
-
-def in_time(outcome: Outcome, counts: npt.NDArray[np.bool_], objective_ns: int) -> int:
-    """Return how many of the counted requests were answered within the objective; a dropped one was not."""
-    good = counts & (outcome.status == SERVED) & (outcome.finish_ns - outcome.arrival_ns <= objective_ns)
-    return int(np.count_nonzero(good))

@@ -8,27 +8,17 @@ from typing import Any
 
 from hwsim.report.table import clip, percent, plain, si, significant, table
 from hwsim.serving.answer import Serving
+from hwsim.serving.base import Answer
 from hwsim.serving.statistics import Spread
+from hwsim.serving.token_answer import TokenServing
 from hwsim.units import format_quantity
 
 WIDTH = 120
 
 
-def serving_text(serving: Serving) -> str:
-    """Return the answer, at most 120 columns wide and without colour."""
-    head = f"{plain(clip(' + '.join(serving.networks), 60))} on {plain(clip(serving.targets, 60))}"
-    lines = [textwrap.fill(f"{head}; {plain(serving.load.words())}", WIDTH, subsequent_indent="  ")]
-    lines += [_field(label, text) for label, text in _fields(serving) if text]
-    parts = ["\n".join(lines), _models(serving), _groups(serving), _notes(serving)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _field(label: str, text: str) -> str:
-    return textwrap.fill(text, WIDTH - 2, initial_indent=f"  {label:<10}", subsequent_indent=" " * 12)
-
-
-def _fields(serving: Serving) -> list[tuple[str, str]]:
-    return [
+def batch_text(serving: Serving) -> str:
+    """Return an answer in batches, at most 120 columns wide and without colour."""
+    fields = [
         ("Verdict", _verdict(serving)),
         ("Search", _search(serving)),
         ("Latency", _times(serving.latency, serving)),
@@ -39,21 +29,64 @@ def _fields(serving: Serving) -> list[tuple[str, str]]:
         ("Energy", _energy(serving)),
         ("Cost", _cost(serving)),
     ]
+    return _page(serving, fields, _models(serving), _groups(serving))
+
+
+def token_text(serving: TokenServing) -> str:
+    """Return an answer in tokens, at most 120 columns wide and without colour."""
+    fields = [
+        ("Verdict", _token_verdict(serving)),
+        ("Search", _search(serving)),
+        ("To first", _times(serving.ttft, serving)),
+        ("Per token", _times(serving.tpot, serving)),
+        ("In all", _times(serving.latency, serving)),
+        ("Rate", _token_rate(serving)),
+        ("Dropped", _dropped(serving)),
+        ("Machines", _token_machines(serving)),
+        ("Energy", _energy(serving)),
+        ("Cost", _cost(serving)),
+    ]
+    return _page(serving, fields)
+
+
+def _page(answer: Answer, fields: list[tuple[str, str]], *tables: str) -> str:
+    head = f"{plain(clip(' + '.join(answer.networks), 60))} on {plain(clip(answer.targets, 60))}"
+    lines = [textwrap.fill(f"{head}; {plain(answer.load.words())}", WIDTH, subsequent_indent="  ")]
+    lines += [_field(label, text) for label, text in fields if text]
+    return "\n\n".join(part for part in ("\n".join(lines), *tables, _notes(answer)) if part)
+
+
+def _field(label: str, text: str) -> str:
+    return textwrap.fill(text, WIDTH - 2, initial_indent=f"  {label:<10}", subsequent_indent=" " * 12)
 
 
 def _verdict(serving: Serving) -> str:
-    objective = serving.question.objective
-    if objective.within_s is None or serving.in_time is None:
+    within_s = serving.question.within_s
+    if within_s is None or serving.in_time is None:
         return ""
-    within = format_quantity(objective.within_s, "time")
-    reached = serving.latency.percentiles_s[objective.percentile]
+    reached = serving.latency.percentiles_s[serving.percentile]
     return (
-        f"{serving.verdict}  {_percentage(serving.in_time)} within {within} (asked: {objective.percentile:g} %); "
-        f"p{objective.percentile:g} {_time(reached)}"
+        f"{serving.verdict}  {_percentage(serving.in_time)} within {format_quantity(within_s, 'time')} "
+        f"(asked: {serving.percentile:g} %); p{serving.percentile:g} {_time(reached)}"
     )
 
 
-def _search(serving: Serving) -> str:
+def _token_verdict(serving: TokenServing) -> str:
+    if serving.in_time is None:
+        return ""
+    question = serving.question
+    limits = (
+        (question.ttft_s, "to the first token"),
+        (question.tpot_s, "a token after it"),
+        (question.within_s, "in all"),
+    )
+    said = [f"{format_quantity(limit, 'time')} {what}" for limit, what in limits if limit is not None]
+    return (
+        f"{serving.verdict}  {_percentage(serving.in_time)} within {', '.join(said)} (asked: {serving.percentile:g} %)"
+    )
+
+
+def _search(serving: Answer) -> str:
     found = serving.searched
     if not found:
         return ""
@@ -75,10 +108,10 @@ def _time(seconds: float) -> str:
     return "none" if math.isnan(seconds) else si(seconds, "s")
 
 
-def _times(times: Spread, serving: Serving) -> str:
-    asked = serving.question.objective.percentile
+def _times(times: Spread, serving: Answer) -> str:
+    asked = serving.percentile
     shown = [(q, v) for q, v in times.percentiles_s.items() if q in (50.0, 90.0, 99.0, 99.9) or q == asked]
-    error = "" if math.isnan(times.error_s) else f" ± {_time(times.error_s)}"
+    error = "" if math.isnan(times.error_s) or not times.error_s else f" ± {_time(times.error_s)}"
     return (
         "  ".join(f"p{q:g} {_time(v)}" for q, v in shown)
         + f"   mean {_time(times.mean_s)}{error}   longest {_time(times.most_s)}"
@@ -92,17 +125,40 @@ def _short(times: Spread) -> str:
 def _rate(serving: Serving) -> str:
     said = [f"{_number(serving.served_per_s)} requests/s answered"]
     if serving.load.mean_samples != 1:
-        said.append(f"{_number(serving.samples_per_s)} inferences/s")
+        said.append(f"{_number(serving.made_per_s)} inferences/s")
     if serving.in_time is not None:
         said.append(f"{_number(serving.in_time_per_s)} in time")
     if serving.load.asked_per_s is not None:
         said.append(f"asked {_number(serving.load.asked_per_s)}")
-    most = serving.question.most_per_s / serving.load.mean_samples
-    said.append(f"at most {_number(most)} back to back")
+    said.append(f"at most {_number(serving.most_per_s)} back to back")
     return ", ".join(said)
 
 
-def _dropped(serving: Serving) -> str:
+def _token_rate(serving: TokenServing) -> str:
+    said = [f"{_number(serving.made_per_s)} tokens/s written, {_number(serving.read_per_s)} read"]
+    said.append(f"{_number(serving.served_per_s)} requests/s answered")
+    if serving.in_time is not None:
+        said.append(f"{_number(serving.in_time_per_s)} in time")
+    if serving.load.asked_per_s is not None:
+        said.append(f"asked {_number(serving.load.asked_per_s)}")
+    said.append(f"about {_number(serving.most_per_s)} at most")
+    return ", ".join(said)
+
+
+def _token_machines(serving: TokenServing) -> str:
+    routed = f", {serving.question.routing}" if serving.machines > 1 else ""
+    reading = percent(100 * serving.phases["prefill"]["share"])
+    back = int(serving.outcome.sent_back.sum())
+    said = [
+        f"{serving.machines}{routed}",
+        f"{percent(100 * serving.busy)} % busy, {reading} % of that reading prompts",
+        f"{_number(serving.mean_batch)} requests together on average",
+        f"key/value memory {percent(100 * serving.kv_peak)} % full at most",
+    ]
+    return "; ".join([*said, f"{back} times sent back for want of it"] if back else said)
+
+
+def _dropped(serving: Answer) -> str:
     lost, total = serving.dropped, len(serving.asked_ns)
     said = [f"{count} {what.replace('_', ' ')}" for what, count in lost.items() if count]
     return f"{', '.join(said)} of {total} requests ({_percentage(sum(lost.values()) / total)})" if said else ""
@@ -120,21 +176,21 @@ def _machines(serving: Serving) -> str:
     )
 
 
-def _energy(serving: Serving) -> str:
-    samples = max(1, int(serving.outcome.batches["samples"].sum()))
+def _energy(serving: Answer) -> str:
+    made = max(1, serving.made)
     if not serving.energy_j:
         return "unknown: the machine states no power"
     return (
-        f"{si(serving.energy_per_inference_j, 'J')} an inference (batches {si(serving.busy_j / samples, 'J')}, "
-        f"waiting {si(serving.idle_j / samples, 'J')})   average {si(serving.power_w, 'W')}"
+        f"{si(serving.energy_each_j, 'J')} {'an' if serving.unit[0] in 'aeiou' else 'a'} {serving.unit} (work "
+        f"{si(serving.busy_j / made, 'J')}, waiting {si(serving.idle_j / made, 'J')})   average {si(serving.power_w, 'W')}"
     )
 
 
-def _cost(serving: Serving) -> str:
+def _cost(serving: Answer) -> str:
     cost = serving.cost
     if cost is None:
-        return "no inference is in time" if serving.in_time is not None else ""
-    each = "a million inferences in time" if serving.in_time is not None else "a million inferences"
+        return "nothing is in time" if serving.in_time is not None else ""
+    each = f"a million {serving.unit}s" + (" in time" if serving.in_time is not None else "")
     said = []
     if cost.rent is not None:
         said.append(f"rent ${_money(cost.rent)}")
@@ -221,6 +277,6 @@ def _group(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _notes(serving: Serving) -> str:
+def _notes(serving: Answer) -> str:
     items = [textwrap.fill(plain(n), WIDTH - 2, initial_indent="  - ", subsequent_indent="    ") for n in serving.notes]
     return "Notes\n" + "\n".join(items)

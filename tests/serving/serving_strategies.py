@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from hwsim.serving.setup import ORDERS, ROUTINGS, Kind, Requests, Setup
+from hwsim.serving.token_setup import RESERVES, TOKEN_ROUTINGS, Curve, TokenKind, TokenRequests, TokenSetup
 
 
 @st.composite
@@ -55,3 +56,50 @@ def shops(draw: st.DrawFn) -> tuple[Setup, Requests]:
         [draw(st.floats(0.1, 3)) for _ in range(7 * count)] if draw(st.booleans()) else (),
     )
     return setup, requests
+
+
+@st.composite
+def token_shops(draw: st.DrawFn) -> tuple[TokenSetup, TokenRequests]:
+    count = draw(st.integers(1, 25))
+    prompt = [draw(st.integers(1, 12)) for _ in range(count)]
+    output = [draw(st.integers(1, 9)) for _ in range(count)]
+    batch = draw(st.integers(1, 4))
+    made = []
+    for _ in range(draw(st.integers(1, 2))):
+        block = draw(st.integers(1, 5))
+        least = max(-(-(p + o - 1) // block) for p, o in zip(prompt, output, strict=True))
+        most = draw(st.integers(1, 8))
+        prefill = {1 << e: draw(curves()) for e in range(3)}
+        decode = {1 << e: draw(curves()) for e in range(4)}
+        made.append(TokenKind(prefill, decode, least + draw(st.integers(0, 8)), block, most))
+    closed = draw(st.booleans()) and draw(st.booleans())
+    gaps = [draw(st.integers(0, 9)) for _ in range(count)]
+    setup = TokenSetup(
+        tuple(made),
+        tuple(draw(st.integers(0, len(made) - 1)) for _ in range(draw(st.integers(1, 4)))),
+        draw(st.sampled_from(TOKEN_ROUTINGS)),
+        draw(st.sampled_from(RESERVES)),
+        batch,
+        draw(st.sampled_from([0.0, 0.01, 0.3])),
+        None if closed else draw(st.none() | st.integers(1, 6)),
+        None if closed else draw(st.none() | st.integers(0, 25)),
+    )
+    unit = st.floats(0, 1, exclude_max=True)
+    requests = TokenRequests(
+        [sum(gaps[: i + 1]) for i in range(count)],
+        prompt,
+        output,
+        draw(st.integers(1, 5)) if closed else 0,
+        draw(st.integers(0, 4)),
+        [(draw(unit), draw(unit)) for _ in range(count)],
+    )
+    return setup, requests
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> Curve:
+    nodes = sorted({1, *draw(st.sets(st.integers(1, 60), max_size=3))})
+    times = [draw(st.integers(1, 9))]
+    for _ in nodes[1:]:
+        times.append(times[-1] + draw(st.integers(0, 9)))
+    return Curve(tuple(nodes), tuple(times))
