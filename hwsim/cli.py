@@ -55,6 +55,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     run.add_argument("--cache", choices=("warm", "cold"), default="warm", help="whether a run finds its data in caches")
     run.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
     run.add_argument("--csv", metavar="FILE", help="write the per-kernel table as CSV (- for standard output)")
+    run.add_argument("--parquet", metavar="FILE", help="write the per-kernel table as Parquet (extra parquet)")
     run.add_argument("--html", metavar="FILE", help="write one self-contained page: figures, every kernel, sources")
     run.add_argument("--perfetto", metavar="FILE", help="write the timeline for ui.perfetto.dev (.json or .json.gz)")
     run.add_argument(
@@ -131,6 +132,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
     parser.add_argument("--sparsity", choices=("dense", "2:4", "2:4!"), help="where a machine has sparse multipliers")
     parser.add_argument("--csv", metavar="FILE", help="write the rows as CSV (- for standard output)")
+    parser.add_argument("--parquet", metavar="FILE", help="write the rows as Parquet (extra parquet)")
     parser.add_argument("--html", metavar="FILE", help="write one self-contained page: ranking, Pareto plots, costs")
 
 
@@ -222,7 +224,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.top is not None and args.top < 1:
         raise HwsimError(f"--top must be at least 1, not {args.top}")
     paths = (args.json, args.csv, args.html, args.perfetto, args.export_profile)
-    _output_files(*paths)
+    _output_files(*paths, args.parquet)
     result = simulate(
         args.network,
         _target(args.on, args.host),
@@ -241,6 +243,8 @@ def _run(args: argparse.Namespace) -> int:
             print(render())
         elif path is not None:
             render(path)
+    if args.parquet is not None:
+        result.to_parquet(args.parquet)
     if "-" in paths:
         return 0
     print(text.summary(result))
@@ -255,7 +259,7 @@ def _run(args: argparse.Namespace) -> int:
         print(text.detail_table(result))
     print()
     print(text.notes(result))
-    for path in paths:
+    for path in (*paths, args.parquet):
         if path is not None:
             print(f"wrote {path}")
     return 0
@@ -286,10 +290,12 @@ def _compare(args: argparse.Namespace) -> int:
             print(render(), end="\n" if render == comparison.to_json else "")
         elif path is not None:
             render(path)
+    if args.parquet is not None:
+        comparison.to_parquet(args.parquet)
     if "-" in paths:
         return 0
     print(comparison_text(comparison))
-    for path in paths:
+    for path in (*paths, args.parquet):
         if path is not None:
             print(f"wrote {path}")
     return 0

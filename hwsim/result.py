@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hwsim
+from hwsim.bands import Band, band_of
 from hwsim.files import write_whole
 from hwsim.machine import Accelerator
 from hwsim.network.graph import Network
@@ -61,7 +62,7 @@ class Totals:
     dram_write_bytes_per_s: float
     dram_shared: bool
     overhead_s: float
-    units: tuple[str, str] = ("matrix unit", "vector unit")  # what the busy time of a kernel is called
+    units: tuple[str, ...] = ("matrix unit", "vector unit")  # what the busy time of a kernel is called; third: a DLA
     interval_s: float | None = None  # between the results of runs back to back, where they overlap; None: the latency
 
     def memory_s(self, read_bytes: float, written_bytes: float) -> float:
@@ -179,6 +180,11 @@ class Result:
         return dict(sorted(out.items(), key=lambda kv: -kv[1]))
 
     @cached_property
+    def error_band(self) -> Band | None:
+        """How far off latencies of this family have been from measured ones; None where nothing was measured."""
+        return band_of(self.accelerator.family, len(self.plan.kernels))
+
+    @cached_property
     def bound_s(self) -> float:
         """Speed-of-light bound of one run: the sum over kernels of compute or memory time, whichever is longer."""
         return float(sum(row["bound_s"] for row in self.kernels))
@@ -192,7 +198,8 @@ class Result:
 
     def _parts(self, kernel: int) -> dict[str, int]:
         """Cycles of one kernel by what the machine did or waited for; they add up to its cycles."""
-        parts = {self.totals.units[0 if self._is_matrix[kernel] else 1]: int(self.timing.busy[kernel])}
+        unit = 2 if self._is_dla[kernel] else 0 if self._is_matrix[kernel] else 1
+        parts = {self.totals.units[unit]: int(self.timing.busy[kernel])}
         waits = self.timing.waits[kernel]
         for code in np.flatnonzero(waits):
             label = _NAMES[CAUSES[code]]
@@ -211,6 +218,10 @@ class Result:
     @cached_property
     def _is_matrix(self) -> np.ndarray[Any, Any]:
         return self._per_kernel(np.ones(self.schedule.rows), self.schedule.unit == UNIT["matrix"]) > 0
+
+    @cached_property
+    def _is_dla(self) -> np.ndarray[Any, Any]:
+        return self._per_kernel(np.ones(self.schedule.rows), self.schedule.unit == UNIT["dla"]) > 0
 
     @cached_property
     def _moved(self) -> np.ndarray[Any, Any]:
@@ -327,6 +338,7 @@ class Result:
             "utilization": self.utilization,
             "bound_by": self.bound_by,
             "bound_s": self.bound_s,
+            "error_band": None if self.error_band is None else asdict(self.error_band),
             "time_shares": self.time_shares,
             "energy_components_j": {
                 name: float(v.sum()) * self.totals.used for name, v in self.energy.per_kernel.items()
@@ -358,6 +370,12 @@ class Result:
         if path is not None:
             write_whole(path, buffer.getvalue())
         return buffer.getvalue()
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the per-kernel table as Parquet (extra ``parquet``)."""
+        from hwsim.report.parquet import write_parquet
+
+        write_parquet(self.kernels, path)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the result as one self-contained HTML page, and write it to ``path`` when given."""

@@ -48,9 +48,11 @@ class Comparison:
         prices: Prices,
         rows: list[dict[str, Any]],
         ranked_by: str,
+        passes: Mapping[str, int] | None = None,
     ) -> None:
         self.network, self.options, self.demand, self.prices = network, options, demand, prices
         self.rows, self.ranked_by = rows, ranked_by
+        self.passes = dict(passes or {})  # bf16 passes of an fp32 product, by machine, where some multiply in fp32
 
     @property
     def table(self) -> pd.DataFrame:
@@ -70,6 +72,11 @@ class Comparison:
             notes.append(
                 "requests arrive evenly and one batch fills at a time: its oldest request waits (batch - 1) / rate, "
                 "which counts towards the objective; queues and bursts do not"
+            )
+        if self.passes:
+            notes.append(
+                f"fp32 products take so many bf16 passes on {', '.join(f'{n}: {p}' for n, p in self.passes.items())}; "
+                "others multiply in IEEE fp32 (--precision bf16 compares like with like)"
             )
         priced = [row for row in self.rows if row["usd_basis"]]
         fitting = [row for row in self.rows if row["fits"]]
@@ -128,6 +135,12 @@ class Comparison:
         if path is not None:
             write_whole(path, buffer.getvalue())
         return buffer.getvalue()
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the rows as Parquet (extra ``parquet``); breakdowns and advice are JSON text."""
+        from hwsim.report.parquet import write_parquet
+
+        write_parquet(self.rows, path)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Return the comparison as one self-contained HTML page, and write it to ``path`` when given."""
@@ -218,7 +231,14 @@ def compare(
     for row in rows[:suggest]:
         contender, size = behind[id(row)], row["batch"]
         row["next"] = next_steps(contender, contender.at(size), demand, row["largest_batch"], asked is None)
-    return Comparison(net, options, demand, priced, rows, ranked_by)
+    return Comparison(net, options, demand, priced, rows, ranked_by, _passes(machines, rows))
+
+
+def _passes(machines: Sequence[Accelerator], rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """bf16 passes of fp32 rows by machine, where machines differ in them: their fp32 answers are not of equal accuracy."""
+    asked = {row["target"] for row in rows if row["precision"] == "fp32"}
+    found = {acc.target: acc.numerics.fp32_passes for acc in machines if acc.target in asked}
+    return {n: p for n, p in found.items() if p} if 0 in found.values() else {}
 
 
 def _quantity(name: str, value: str | float | None, of: str) -> float | None:

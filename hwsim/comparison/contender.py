@@ -19,7 +19,9 @@ from hwsim.simulation import simulate
 MAX_BATCH = 1 << 24
 _WORTH = 1.02  # a gain below 2 % is no advice
 _FALLBACKS = ("bf16", "fp16", "int8")  # widest first
-_NARROWER = ("fp16", "bf16", "fp8", "int8", "w8a16", "w4a16")  # what families other than systolic are offered
+# What families other than systolic are offered: of each group the first that gains, the last for language models alone.
+_NARROWER = (("fp16", "bf16"), ("int8", "fp8"))
+_WEIGHTS_ONLY = ("w4a16", "w8a16")
 _STEPS = 6  # most advice for one machine
 
 
@@ -227,9 +229,13 @@ def next_steps(
             steps.append((f"batch {largest}", contender.at(largest)))
     elif "N" in contender.net.symbols and not searched and 2 * point.batch <= (largest or MAX_BATCH):
         steps.append((f"batch {2 * point.batch}", contender.at(2 * point.batch)))
-    for name in _narrower(contender):
-        options = replace(contender.options, precision=name, batch=point.batch)
-        steps.append((f"precision {name}", run(contender.net, contender.acc, options)))
+    for group in _narrower(contender):
+        for name in group:
+            options = replace(contender.options, precision=name, batch=point.batch)
+            after = run(contender.net, contender.acc, options)
+            steps.append((f"precision {name}", after))
+            if not after.refused and (point.refused or after.latency_s < point.latency_s):
+                break
     if contender.acc.family == "gpu" and contender.options.sparsity in (None, "dense") and not point.refused:
         options = replace(contender.options, sparsity="2:4", batch=point.batch)
         steps.append(("sparsity 2:4", run(contender.net, contender.acc, options)))
@@ -255,7 +261,7 @@ def _other_modes(acc: Accelerator) -> list[Accelerator]:
     return [mode for mode in modes if mode.digest != acc.digest]
 
 
-def _narrower(contender: Contender) -> list[str]:
+def _narrower(contender: Contender) -> list[tuple[str, ...]]:
     """Presets the machine multiplies natively and faster than what it runs now, the least change first; two at most."""
     acc, now = contender.acc, contender.options.precision
     if not isinstance(now, str | None) or (now and preset_label(now) == "mixed"):
@@ -265,7 +271,9 @@ def _narrower(contender: Contender) -> list[str]:
     if present not in PRESETS:
         return []
     if acc.family != "systolic":
-        return [name for name in _NARROWER if _bits(name) < _bits(present)]
+        groups = (*_NARROWER, _WEIGHTS_ONLY) if "P" in contender.net.symbols else _NARROWER
+        narrower = [tuple(name for name in group if _bits(name) < _bits(present)) for group in groups]
+        return [group for group in narrower if group]
     try:
         multiply = multiply_on(acc.matrix_unit.rates, acc.numerics.fp32_passes, PRESETS[present], acc.id)
     except HwsimError:
@@ -279,8 +287,10 @@ def _narrower(contender: Contender) -> list[str]:
         rate = acc.rate(formats.activations, formats.weights)
         return rate > 0 and rate >= speed and FORMATS[get_format(formats.activations).name].bits < width
 
-    float16 = [name for name in ("bf16", "fp16") if better(name)][:1]
-    return float16 + [name for name in ("int8", "fp8", "int4") if better(name)][:1]
+    found = [
+        next((name for name in group if better(name)), "") for group in (("bf16", "fp16"), ("int8", "fp8", "int4"))
+    ]
+    return [(name,) for name in found if name]
 
 
 def _bits(preset: str) -> int:

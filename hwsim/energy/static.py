@@ -8,6 +8,7 @@ from hwsim.energy.cells import peak_cell_power_w
 from hwsim.energy.levels import DEFAULT_NODE_NM
 from hwsim.machine.accelerator import Accelerator
 from hwsim.power.actions import load_actions
+from hwsim.power.gpu import gpu_power_profile
 from hwsim.power.span import Span
 
 
@@ -26,10 +27,14 @@ def static_power(acc: Accelerator, cores: int | None = None) -> StaticPower:
 
     The idle power where the machine's file has it; else a fraction of its design power, of its mean busy power, or of
     what its cells take at peak (fractions of ``energy_actions.csv``); nothing, with a note, for a machine without any.
-    A program pays for the ``cores`` it runs on as a part of the chip's; by default all, or one where cores run programs
-    of their own (systolic, no megacore).
+    A GPU waits at its lowest clock (`hwsim.power.gpu`). A program pays for the ``cores`` it runs on as a part of the
+    chip's; by default all, or one where cores run programs of their own (systolic, no megacore).
     """
     actions, power = load_actions(), acc.power
+    if acc.family == "gpu":
+        profile = gpu_power_profile(acc)
+        waiting = Span(*(float(w) for w in profile.static_w(profile.floor_hz)))
+        return StaticPower(waiting, 1.0, "hwsim.power.gpu", "; ".join(profile.notes))
     if cores is None:
         cores = 1 if acc.family == "systolic" and not acc.chip.megacore else acc.chip.cores
     share = cores / acc.chip.cores

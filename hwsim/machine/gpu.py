@@ -6,7 +6,6 @@ Rates are multiply-accumulates per clock of one SM. The Tensor Cores' are at ``S
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -160,10 +159,8 @@ class Dla:
     clock_hz: float = key("engine clock", "frequency", toml="clock", default=1e9, low=1e6, high=1e10)
     sparsity: bool = key("whether 2:4 sparse weights run at twice the rate", kind="bool", default=False)
     sram_bytes: int = key("on-chip buffer of one engine", "bytes", toml="sram", default=1 << 19, low=0, high=1 << 30)
-    bandwidth_bytes_per_s: float = key(
-        "most DRAM traffic of one engine; absent means the DRAM limits it",
-        "bandwidth", toml="bandwidth", default=math.inf, low=1e6, high=1e18,
-    )  # fmt: skip
+    channels: int = key("input channels multiplied at once", "count", default=64, low=1, high=4096)
+    positions: int = key("output positions computed at once", "count", default=1, low=1, high=64)
     rates: Mapping[str, float] = key(
         "dense multiply-accumulates per clock of one engine", "ratio", kind="rates", factory=dict, low=1, high=1 << 20
     )
@@ -171,6 +168,10 @@ class Dla:
     def macs_per_s(self, number_format: str) -> float:
         """Dense multiply-accumulates per second of one engine; 0.0 when not native."""
         return self.rates.get(number_format, 0.0) * self.clock_hz
+
+    def kernels(self, number_format: str) -> int:
+        """Output channels computed at once; 0 when not native."""
+        return int(self.rates.get(number_format, 0.0)) // (self.channels * self.positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,9 @@ def _check(built: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "l2.segments", "do not divide the capacity"
     if bool(dla.count) != bool(dla.rates):
         yield "dla", "count and [dla.rates] go together"
+    for name, rate in dla.rates.items():
+        if rate % (dla.channels * dla.positions):
+            yield f"dla.rates.{name}", "is no multiple of channels x positions"
 
 
 GPU = Family(

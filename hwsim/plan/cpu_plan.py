@@ -8,13 +8,14 @@ from dataclasses import replace
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS
 from hwsim.network.graph import Layer, Network
-from hwsim.network.ops import OPS
+from hwsim.network.ops import FUSED, OPS
 from hwsim.plan.fusion import POINTWISE, Group, only_readdresses
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.plan.precision import INTEGERS, Multiply, Precision
 
 # Activations that clamp, or are part of the operator's own epilogue; the others are operators of their own.
 _CLAMPS = frozenset({"relu", "relu6", "relu_n1_to_1", "clip"})
+_FOLDED = _CLAMPS | {"bn", "add"}
 _ADDRESSED = frozenset({"slice", "expand", "transpose"})
 
 
@@ -57,6 +58,38 @@ def _folds(layer: Layer, host: Group, net: Network, results: set[str]) -> bool:
     if layer.op == "batch_norm":
         return host.kind == "matmul" and len(host.layers) == 1
     return layer.op in _CLAMPS and host.kind in ("matmul", "elementwise")
+
+
+def own_activations(net: Network, kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+    """Return ``kernels`` with an operator of its own for every activation of ``net`` that no library fuses.
+
+    Clamps, batch normalisations and additions are part of the operator they follow; ``hswish``, ``sigmoid`` and the like
+    read its result and write it again.
+    """
+    numbered: list[int] = []
+    out: list[Kernel] = []
+    for kernel in kernels:
+        last = net.by_id[kernel.layers[-1]]
+        own = [name for name in last.fused if name in FUSED and name not in _FOLDED]
+        alu, special = (sum(FUSED[name][i] for name in own) for i in (0, 1))
+        count = kernel.outputs[-1].elements
+        out.append(
+            replace(
+                kernel, alu=max(0, kernel.alu - alu * count), special=max(0, kernel.special - special * count),
+                producers=tuple(numbered[p] for p in kernel.producers),
+            )
+        )  # fmt: skip
+        for name in own:
+            work = FUSED[name]
+            out.append(
+                Kernel(
+                    name=f"{kernel.name} {name}", op=name, kind="vector", layers=(last.id,), inputs=(kernel.outputs[-1],),
+                    outputs=(kernel.outputs[-1],), alu=work[0] * count, special=work[1] * count, rows=kernel.rows,
+                    producers=(len(out) - 1,),
+                )
+            )  # fmt: skip
+        numbered.append(len(out) - 1)
+    return tuple(out)
 
 
 def multiply_with(rates: Mapping[str, float], precision: Precision, machine: str, where: str) -> Multiply:

@@ -16,14 +16,14 @@ from hwsim.machine.accelerator import Accelerator
 from hwsim.machine.constants import load_constants
 from hwsim.machine.cpu import Core
 from hwsim.network.graph import Network
-from hwsim.plan.cpu_plan import group_operators, multiply_with, place_in_caches
+from hwsim.plan.cpu_plan import group_operators, multiply_with, own_activations, place_in_caches
 from hwsim.plan.kernel import Kernel
 from hwsim.plan.plan import Plan, Target, make_plan
 from hwsim.plan.precision import Precision
 from hwsim.schedule.cpu_lower import Sparsity, lower_cpu
 from hwsim.schedule.cpu_view import CpuView, cpu_view
 from hwsim.schedule.table import ScheduleBuilder
-from hwsim.timing.cpu import KernelTime, kernel_times, loop_clocks
+from hwsim.timing.cpu import KernelTime, kernel_times, loop_clocks, sustained_issue
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def cpu_plan(net: Network, acc: Accelerator, table: dict[str, Precision] | None,
     target = Target(acc.id, lambda precision, layer: multiply(precision, acc.id, layer))
     plan = make_plan(net, target, table, group_operators)
     capacity = (view or cpu_view(acc)).cache_bytes
-    return replace(plan, kernels=place_in_caches(plan.kernels, capacity, warm=warm))
+    return replace(plan, kernels=place_in_caches(own_activations(net, plan.kernels), capacity, warm=warm))
 
 
 def cpu_kernels(
@@ -117,9 +117,9 @@ def host_work_s(
         written_bytes,
         integer=False,
     )
-    work = clocks / constants[f"issue_{order}"] / threads
-    far = 0.0 if in_cache else (read_bytes + written_bytes) / view.memory
+    work = clocks / sustained_issue(view, constants) / threads
+    far = 0.0 if in_cache else (read_bytes + written_bytes) / (view.memory * constants["memory_efficiency"])
     slowest = max(work, far)
     total = slowest + (1 - constants[f"overlap_{order}"]) * (work + far - slowest)
-    fork = constants["fork_join"] if threads > 1 else 0.0
+    fork = constants["fork_join_tflite"] if threads > 1 else 0.0
     return total / view.clock_hz + fork + calls * constants["operator_tflite"] / view.clock_hz

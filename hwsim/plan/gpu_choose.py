@@ -29,11 +29,14 @@ from hwsim.timing.gpu_memory import THREADS, VectorWork, vector_times
 
 @dataclass(frozen=True, slots=True)
 class ChoiceOptions:
-    """How kernels are started, and at which clock they are costed (None: the highest)."""
+    """How kernels are started, and up to which length attention gives a CTA a whole head.
+
+    ``cold_code``: kernels differ from one to the next, so that each finds its instructions and arguments in no cache.
+    """
 
     launch: str = "graph"
-    clock_hz: float | None = None
-    sparse_only: bool = False
+    head_length: int = 0
+    cold_code: bool = True
 
 
 def choose_kernels(kernels: Sequence[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
@@ -62,7 +65,8 @@ def signature(kernel: Kernel) -> tuple[object, ...]:
 
 def launch_seconds(view: GpuView, options: ChoiceOptions) -> float:
     """Seconds from one kernel's start to the next's where both do nothing."""
-    return {"graph": view.graph_launch_s, "stream": view.stream_launch_s, "none": 0.0}[options.launch]
+    cold = view.constants["code_misses"] * view.dram_latency_s if options.cold_code else 0.0
+    return cold + {"graph": view.graph_launch_s, "stream": view.stream_launch_s, "none": 0.0}[options.launch]
 
 
 def _products(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
@@ -106,11 +110,12 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
         around=around,
     )  # fmt: skip
     tiles, names = got.tiles, got.limiter_names()
+    cold = launch_seconds(view, options) - launch_seconds(view, replace(options, cold_code=False))
     out = []
     for i, job in enumerate(jobs):
         t = int(got.tile[i])
         times = {
-            "launch": got.launch_s[i], "latency": got.prologue_s[i], "main": got.main_s[i], "tail": got.tail_s[i],
+            "launch": got.launch_s[i] + cold, "latency": got.prologue_s[i], "main": got.main_s[i], "tail": got.tail_s[i],
             "epilogue": got.epilogue_s[i], "reduce": got.reduce_s[i],
         }  # fmt: skip
         times = {name: float(v) for name, v in times.items()}
@@ -127,7 +132,6 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
                 (int(tiles.warp_m[t]), int(tiles.warp_n[t]), int(tiles.warps[t]), int(tiles.slices[t])), grid, split,
                 int(got.ctas[i]), steps, float(got.waves[i]), int(got.occupancy[i]), names[i], job.repeat, times,
                 {k: float(v) for k, v in dram.items()}, {k: float(v) for k, v in l2.items()},
-                macs_issued=float(grid[0] * tm * grid[1] * tn * -(-job.k // tk) * tk * job.batch),
             )
         )  # fmt: skip
     return out
@@ -150,7 +154,7 @@ def _vector_choices(
     if not works:
         return []
     columns = {name: np.array([getattr(w, name) for w in works], np.float64) for name in VectorWork.__slots__}
-    got = vector_times(view, VectorWork(**columns), launch_seconds(view, options), options.clock_hz)
+    got = vector_times(view, VectorWork(**columns), launch_seconds(view, options))
     out = []
     for i, (repeat, fmt) in enumerate(zip(repeats, formats, strict=True)):
         times = {"launch": got.launch_s[i], "latency": got.latency_s[i], "main": got.body_s[i]}
@@ -187,13 +191,28 @@ def _attention(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> 
         scores = qk.batch * qk.m * qk.n
         more = max(0, kernel.alu - 5 * scores)
         rows.append(
-            (qk.batch, qk.m, qk.n, qk.k, pv.n, sharing, qk.causal and qk.m > 1, element, rate, found, kept, extra, more)
+            (
+                qk.batch,
+                qk.m,
+                qk.n,
+                qk.k,
+                pv.n,
+                sharing,
+                qk.causal and qk.m > 1,
+                element,
+                rate,
+                found,
+                kept,
+                extra,
+                more,
+                1 < qk.m <= options.head_length,
+            )
         )
     table = np.array(rows, np.float64)
     columns: list[Any] = [table[:, i].astype(np.int64) for i in range(6)]
-    columns += [table[:, 6] > 0, *(table[:, i] for i in range(7, 13))]
+    columns += [table[:, 6] > 0, *(table[:, i] for i in range(7, 13)), table[:, 13] > 0]
     shape = AttentionShape(*columns)
-    got = attention_times(view, shape, launch_seconds(view, options), options.clock_hz)
+    got = attention_times(view, shape, launch_seconds(view, options))
     out_choices = []
     for i, kernel in enumerate(kernels):
         qk = kernel.products[0]

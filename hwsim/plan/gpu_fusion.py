@@ -51,14 +51,17 @@ class Grouping:
     constants: frozenset[str]
 
 
-def group_gpu(net: Network, fuse: bool = True) -> Grouping:
-    """Return the kernels of a bound network under a compiling stack (``fuse``) or a framework (not)."""
-    return _Grouper(net, fuse).run()
+def group_gpu(net: Network, fuse: bool = True, epilogues: bool = True) -> Grouping:
+    """Return the kernels of a bound network under a compiling stack (``fuse``) or a framework (not).
+
+    ``epilogues``: whether element-wise layers may end a product's kernel.
+    """
+    return _Grouper(net, fuse, epilogues).run()
 
 
 class _Grouper:
-    def __init__(self, net: Network, fuse: bool) -> None:
-        self.net, self.fuse = net, fuse
+    def __init__(self, net: Network, fuse: bool, epilogues: bool) -> None:
+        self.net, self.fuse, self.epilogues = net, fuse, epilogues
         self.parts: dict[str, tuple[str, ...]] = {t.name: (t.name,) for t in net.inputs}
         self.made_by: dict[str, GpuGroup] = {}
         self.groups: list[GpuGroup] = []
@@ -178,6 +181,8 @@ class _Grouper:
             if self.readers(joined) != {layer.id} or group.kind in ("move", "host"):
                 continue
             if not pointwise and group.kind != "pointwise":
+                continue
+            if group.kind == "matmul" and not self.epilogues:
                 continue
             if group.kind != "pointwise" and self.elements(layer.id) > self.elements(joined):
                 continue

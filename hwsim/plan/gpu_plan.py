@@ -29,10 +29,46 @@ from hwsim.plan.plan import Plan
 from hwsim.plan.precision import Multiply, Precision, check_patterns, precision_of
 from hwsim.plan.recurrent import split_steps
 
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A class of software: whether it compiles and ends products with element-wise work, how it starts kernels, its attention.
+
+    ``fused_length``: longest sequence a fused attention kernel takes; up to ``head_length`` a CTA does a whole head.
+    """
+
+    name: str
+    compiles: bool = True
+    epilogues: bool = True
+    launch: str = "graph"
+    fused_length: int = 1 << 30
+    head_length: int = 512
+    why: str = ""
+
+
+# TensorRT's fused attention has kernels for fixed lengths up to 512 (a CTA per head), and tiled ones beyond
+# (NVIDIA/TensorRT plugin/bertQKVToContextPlugin); FasterTransformer v5 has the former only, to 384; AITemplate 0.1 the
+# first FlashAttention; PyTorch 2 the second.
 STACKS = {
-    "compiled": "compiled", "tensorrt": "compiled", "trt": "compiled", "xla": "compiled", "eager": "eager",
-    "pytorch": "eager", "torch": "eager", "compiled-stream": "compiled-stream", "tensorrt-stream": "compiled-stream",
-    "eager-graph": "eager-graph",
+    s.name: s
+    for s in (
+        Stack("compiled", why="TensorRT class: fused kernels replayed as a CUDA graph"),
+        Stack("compiled-stream", launch="stream", why="the same, kernels launched one by one"),
+        Stack(
+            "fastertransformer",
+            epilogues=False,
+            launch="stream",
+            fused_length=384,
+            why="cuBLAS products, hand-fused kernels between them, called from C++ (v5, 2022)",
+        ),
+        Stack("aitemplate", head_length=1 << 30, why="CUTLASS kernels, first FlashAttention, CUDA graph (2022)"),
+        Stack("eager", compiles=False, launch="stream", head_length=0, why="PyTorch class: a kernel per operator"),
+        Stack("eager-graph", compiles=False, head_length=0, why="the same, replayed as a CUDA graph"),
+    )
+}
+STACK_ALIASES = {
+    "tensorrt": "compiled", "trt": "compiled", "xla": "compiled", "tensorrt-stream": "compiled-stream", "pytorch": "eager",
+    "torch": "eager", "ft": "fastertransformer",
 }  # fmt: skip
 
 
@@ -47,19 +83,19 @@ class GpuTarget:
 
 
 def make_gpu_plan(
-    net: Network, target: GpuTarget, table: dict[str, Precision] | None, stack: str, sparsity: str | None
+    net: Network, target: GpuTarget, table: dict[str, Precision] | None, stack: Stack, sparsity: str | None
 ) -> Plan:
-    """Return the plan of a bound network on a GPU under ``stack`` (a canonical name of `STACKS`).
+    """Return the plan of a bound network on a GPU under ``stack``.
 
     Raises HwsimError naming the layer when the chip does not multiply its formats.
     """
     check_patterns(net, table)
-    fuse = stack.startswith("compiled")
-    net = compile_rewrites(net) if fuse else expand_fused(net)
-    grouping = group_gpu(net, fuse)
+    fuse = stack.compiles
+    net = compile_rewrites(net, stack.epilogues) if fuse else expand_fused(net)
+    grouping = group_gpu(net, fuse, stack.epilogues)
     if not grouping.groups:
         raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
-    kernels = _Planner(net, grouping, target, table, sparsity).kernels()
+    kernels = _Planner(net, grouping, target, table, sparsity, stack).kernels()
     formats = tensor_formats(net, table)
     kernels = insert_casts(kernels, fuse, {t.name for t in net.inputs} | grouping.constants)
     results = {p for n in net.output_names for p in grouping.parts[n]}
@@ -79,9 +115,10 @@ class _Planner:
     """Turns groups of layers into kernels."""
 
     def __init__(
-        self, net: Network, grouping: Grouping, target: GpuTarget, table: dict[str, Precision] | None, sparsity: str | None
+        self, net: Network, grouping: Grouping, target: GpuTarget, table: dict[str, Precision] | None,
+        sparsity: str | None, stack: Stack,
     ) -> None:  # fmt: skip
-        self.net, self.grouping, self.target, self.table = net, grouping, target, table
+        self.net, self.grouping, self.target, self.table, self.stack = net, grouping, target, table, stack
         self.sparsity = sparsity if sparsity not in (None, "dense") else ""
         self.formats = tensor_formats(net, table)
         self.results = {p for n in net.output_names for p in grouping.parts[n]}
@@ -108,7 +145,8 @@ class _Planner:
         if kernel.kind == "attention":
             assert kernel.multiply is not None
             depth = max(kernel.products[0].k, kernel.products[1].n)
-            if not self.target.fuses_attention(kernel.multiply.format, depth):
+            fits = kernel.products[0].n <= self.stack.fused_length
+            if not (fits and self.target.fuses_attention(kernel.multiply.format, depth)):
                 return unfused_attention(kernel, index)
         parts = split_steps(kernel, index, 0, "dram")
         return parts if len(parts) == 1 else [_with_roles(part) for part in parts]

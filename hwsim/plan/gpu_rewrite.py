@@ -20,9 +20,13 @@ _SCORE_STEPS = frozenset({"add", "mul", "div", "where", "sub", "maximum", "minim
 MAX_HEAD = 256  # depth of a head fused attention kernels take
 
 
-def compile_rewrites(net: Network) -> Network:
-    """Return ``net`` as a compiler sees it: constants folded, sibling products merged, attention recognised."""
-    return merge_siblings(recognise_attention(fold_constants(net)))
+def compile_rewrites(net: Network, epilogues: bool = True) -> Network:
+    """Return ``net`` as a compiler sees it: constants folded, sibling products merged, attention recognised.
+
+    Without ``epilogues`` products end with their results: activations a trace folds into them are layers of their own.
+    """
+    net = merge_siblings(recognise_attention(fold_constants(net)))
+    return net if epilogues else expand_fused(net, folded=True)
 
 
 def fold_constants(net: Network) -> Network:
@@ -42,8 +46,11 @@ def fold_constants(net: Network) -> Network:
     return _with_layers(net, layers)
 
 
-def expand_fused(net: Network) -> Network:
-    """Make every activation and residual a trace has folded into a layer a layer of its own (what a framework runs)."""
+def expand_fused(net: Network, folded: bool = False) -> Network:
+    """Make every activation and residual a trace has folded into a layer a layer of its own (what a framework runs).
+
+    ``folded``: scales and shifts (batch norms) stay in the weights of the products before them.
+    """
     layers: list[Layer] = []
     last: dict[str, str] = {}  # what a layer's readers now read
     for layer in net.layers:
@@ -53,9 +60,10 @@ def expand_fused(net: Network) -> Network:
             continue
         own = len(src) - layer.fused.count("add")
         residual = list(src[own:])
-        layers.append(replace(layer, src=src[:own], fused=()))
+        kept = ("bn",) if folded and layer.fused[0] == "bn" and OPS[layer.op].kind == "contract" else ()
+        layers.append(replace(layer, src=src[:own], fused=kept))
         at = layer.id
-        for i, name in enumerate(layer.fused):
+        for i, name in enumerate(layer.fused[len(kept) :]):
             new = f"{layer.id}.{i}.{name}"
             inputs = (at, residual.pop(0)) if name == "add" else (at,)
             op, attrs = ("batch_norm", {"width": _channels(layer)}) if name == "bn" else (_OWN_OP.get(name, name), {})

@@ -54,7 +54,8 @@ class StaticPart:
 class PowerProfile:
     """One machine in one power mode: its actions, static parts, voltage curve, clocks and power limit.
 
-    ``clock_hz`` is the clock it runs at unless a power limit lowers it, not below ``floor_hz``. Without a curve nothing
+    ``clock_hz`` is the clock it runs at unless a power limit lowers it, not below ``floor_hz``; ``extra_instructions`` those
+    beside one that computes or moves. Without a curve nothing
     scales (machines whose clock never changes).
     """
 
@@ -64,6 +65,7 @@ class PowerProfile:
     clock_hz: float = 0.0
     floor_hz: float = 0.0
     tdp_w: float | None = None
+    extra_instructions: float = 0.0
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -80,6 +82,14 @@ class PowerProfile:
     def energy_j(self) -> Floats:
         """Energies at the reference voltage, [action, (value, low, high)]."""
         return np.array([action.energy_j for action in self.actions], dtype=np.float64).reshape(-1, 3)
+
+    @cached_property
+    def by_component(self) -> Floats:
+        """Energies at the reference voltage, [action, component, (value, low, high)]."""
+        out = np.zeros((len(self.actions), len(self.components), 3))
+        for i, action in enumerate(self.actions):
+            out[i, self.components.index(action.component)] = action.energy_j
+        return out
 
     @cached_property
     def core(self) -> Floats:
@@ -141,6 +151,8 @@ class Activity:
 
     def on(self, profile: PowerProfile) -> Floats:
         """Return the counts in the columns of ``profile``; raises HwsimError for an action it does not have."""
+        if self.names == tuple(profile.index):
+            return self.counts
         out = np.zeros((len(self.time_s), len(profile.actions)))
         for i, name in enumerate(self.names):
             at = profile.index.get(name)
@@ -182,13 +194,15 @@ def joules(activity: Activity, profile: PowerProfile, *, clock_hz: Any = None, t
     ``clock_hz`` (a number, or one per kernel) replaces the profile's; ``toggle`` is the switching of the data over that
     of random values. Raises HwsimError for an action the machine does not have.
     """
-    counts = activity.on(profile)
-    scale = np.broadcast_to(profile.scale(clock_hz, toggle), counts.shape)
-    spent = (counts * scale)[:, :, None] * profile.energy_j[None, :, :]
-    components = profile.components
-    out = np.zeros((len(activity.time_s), len(components), 3))
-    for i, action in enumerate(profile.actions):
-        out[:, components.index(action.component)] += spent[:, i]
+    out = action_joules(activity, profile, clock_hz=clock_hz, toggle=toggle)
     static = np.broadcast_to(profile.static_w(clock_hz), (len(activity.time_s), 3))
     out[:, -1] += activity.time_s[:, None] * static
-    return Joules(components, out, activity.time_s)
+    return Joules(profile.components, out, activity.time_s)
+
+
+def action_joules(activity: Activity, profile: PowerProfile, *, clock_hz: Any = None, toggle: float = 1.0) -> Floats:
+    """Return the joules of the actions alone, [kernel, component, (value, low, high)]; arguments as of `joules`."""
+    counts = activity.on(profile)
+    scale = np.broadcast_to(profile.scale(clock_hz, toggle), counts.shape)
+    out: Floats = np.einsum("ka,acx->kcx", counts * scale, profile.by_component)
+    return out

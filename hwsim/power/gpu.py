@@ -68,10 +68,12 @@ def gpu_power_profile(acc: Accelerator) -> PowerProfile:
         out.append(Action(name, component, energy, core, toggles))
 
     tensor = [f for f in gpu.tensor.rates if f in FORMATS]
+    feed = {f: _feed_j(gpu.tensor.instruction, f, node, c) for f in tensor}
     for name in tensor:
-        add(f"mac {name}", "matrix", _tensor_j(name, node).scaled(c["tensor_pipe"]), core=True, toggles=True)
+        each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name])
+        add(f"mac {name}", "matrix", each, core=True, toggles=True)
     for name in tensor:
-        each = _tensor_j(name, node).scaled(c["tensor_pipe"])
+        each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name])
         # At the low end the tables' padded product is gated; zeros of a GPU's padding are multiplied.
         add(f"padding {name}", "padding", Span(each.value * c["zero_operands"], 0.03 * each.low, each.high), core=True)
     for name in gpu.simt.rates:
@@ -98,14 +100,42 @@ def gpu_power_profile(acc: Accelerator) -> PowerProfile:
     statics, notes = _statics(acc, gpu, c, node, curve)
     clock = gpu.sm.clock_hz
     return PowerProfile(
-        tuple(out), statics, curve, clock, min(clock, c["clock_floor"] * curve.top_hz), acc.power.tdp_w, notes
-    )
+        tuple(out), statics, curve, clock, min(clock, c["clock_floor"] * curve.top_hz),
+        # A Jetson's power mode caps clocks and cores; its name is a budget that nothing enforces.
+        None if gpu.soc.unified else acc.power.tdp_w, c["extra_instructions"], notes,
+    )  # fmt: skip
 
 
 def _tensor_j(name: str, node_nm: float) -> Span:
     """A multiplier and its share of an adder tree: fp32 sums (fp64 and integers their own), rounded once a group."""
     adder = adder_of(name)
     return multiplier_j(name, node_nm).plus(adder_j("fp32" if adder == "fp16" else adder, node_nm, grouped=True))
+
+
+def register_bits_per_mac(instruction: str, number_format: str, depth: float) -> float:
+    """Return the bits a matrix instruction moves between registers and a Tensor Core for one multiply-accumulate.
+
+    A (m x k) and B (k x n) are read and the 32-bit sums (m x n) read and written once an instruction of ``depth`` 16-bit
+    elements of k (narrower formats have as many bits of k). Operands of wgmma and tcgen05 come from shared memory, but
+    reach the cells the same way; the sums of tcgen05 stay in its own memory.
+    """
+    m, n = _SHAPES[instruction]
+    width = FORMATS[number_format].width
+    k = depth * 16 / width
+    sums = 0.0 if instruction == "tcgen05" else 2 * 32 / k
+    return width / n + width / m + sums
+
+
+_SHAPES = {"hmma": (8, 8), "mma": (16, 8), "wgmma": (64, 256), "tcgen05": (128, 256)}
+
+
+def _feed_j(instruction: str, name: str, node_nm: float, c: Constants) -> Span:
+    """Energy of moving operands and sums of one multiply-accumulate to the cells and back, scaled as an instruction's."""
+    actions = load_actions()
+    scale = actions.at("instruction", "gpu", node_nm).value / actions.at("instruction", "gpu", 7.0).value
+    bits = register_bits_per_mac(instruction, name, c["tensor_depth"]) * scale
+    bounds = c.table["tensor_register_bit"]
+    return Span(bounds.value * bits, bounds.low * bits, bounds.high * bits)
 
 
 def noc_j_per_byte(acc: Accelerator, node_nm: float) -> Span:
@@ -124,16 +154,21 @@ def _statics(
     actions = load_actions()
     notes: list[str] = []
     parts: list[StaticPart] = []
+    per_byte = actions.at("dram", acc.dram.kind, node_nm).scaled(8)
+    background = StaticPart("dram", per_byte.scaled(c["dram_background"] * acc.dram.bandwidth_bytes_per_s))
     top = (curve.top_v / curve.reference_v) ** 2
     lane = actions.at("instruction", "gpu", node_nm).plus(multiply_add_j("fp32", node_nm))
     lanes = gpu.sm.count * gpu.simt.rates.get("fp32", 128.0)
     waiting = lane.scaled(c["clock_share"] * top * lanes * curve.top_hz)
     parts.append(StaticPart("clocks", waiting, "clocking"))
+    if gpu.soc.unified:
+        parts.append(background)
+        parts += _soc(acc, gpu, c)
+        return tuple(parts), (f"power of {acc.id} beside its GPU is assumed: {c['soc_power']:.2g} W and its CPU's",)
     idle = acc.power.idle_w
     # A board's idle power contains its DRAM, but GDDR memories are slowed down when a board is idle.
     if idle is None or acc.dram.kind.startswith("gddr"):
-        per_byte = actions.at("dram", acc.dram.kind, node_nm).scaled(8)
-        parts.append(StaticPart("dram", per_byte.scaled(c["dram_background"] * acc.dram.bandwidth_bytes_per_s)))
+        parts.append(background)
     if idle is not None:
         entry = acc.values.get("power.idle")
         guess = entry is None or entry.kind == "assumed"
@@ -150,6 +185,20 @@ def _statics(
         parts.append(StaticPart("idle", NOTHING))
         notes.append(f"idle power of {acc.id} is unknown and left out")
     return tuple(parts), tuple(notes)
+
+
+def _soc(acc: Accelerator, gpu: Gpu, c: Constants) -> list[StaticPart]:
+    """What a module draws beside its GPU: the rest of the chip, and CPU cores at the mode's clock."""
+    rest, core = c.table["soc_power"], c.table["cpu_core_power"]
+    parts = [StaticPart("soc", Span(rest.value, rest.low, rest.high))]
+    clock = gpu.soc.cpu_clock_hz
+    if clock is not None:
+        top = c["cpu_clock"]
+        curve = VoltageCurve(c["voltage_floor"], 1.0, c["voltage_knee"] * top, max(top, clock), 1.0)
+        cores = c["cpu_busy_cores"] + c["cpu_idle_share"] * max(0.0, gpu.soc.cpu_cores - c["cpu_busy_cores"])
+        scale = float(curve.clocking(clock)) * cores
+        parts.append(StaticPart("cpu", Span(core.value, core.low, core.high).scaled(scale)))
+    return parts
 
 
 def _link_kind(name: str) -> str:

@@ -32,6 +32,7 @@ from hwsim.report.figures import (
 from hwsim.report.html_table import kernel_table
 from hwsim.report.page import answer_cards, meter, page, section
 from hwsim.report.table import clip, percent, significant, size
+from hwsim.report.text import told_band
 from hwsim.report.timeline import Slice, kernel_slices, unit_slices
 from hwsim.schedule.table import UNITS
 
@@ -125,7 +126,7 @@ def _cards(result: Result) -> str:
     useful = f"arrays {percent(100 * r.utilization)} % of their peak in useful work"
     bound = f"bound {si(r.bound_s, 's')}: {percent(100 * sol)} % of speed of light"
     cards = (
-        ("Latency", si(r.latency_s, "s"), "", meter(sol) + bound),
+        ("Latency", si(r.latency_s, "s"), "", meter(sol) + bound + _band(r)),
         ("Rate", significant(r.throughput_per_s), "inferences/s", f"{si(2 * r.macs / r.latency_s, 'op/s')} · {useful}"),
         ("Energy of a run", si(r.energy_j, "J"), "", f"{each}between {si(low, 'J')} and {si(high, 'J')}"),
         ("Average power", f"{significant(r.power_w)} W", "", watts or "no design power is published"),
@@ -133,6 +134,13 @@ def _cards(result: Result) -> str:
         ("Bound by", text(cause), "", f"{meter(share)}{percent(100 * share)} % of the time"),
     )  # fmt: skip
     return answer_cards(cards)
+
+
+def _band(result: Result) -> str:
+    band = result.error_band
+    if band is None:
+        return "<br>no measured rows of this family to judge it by"
+    return f"<br>{text(told_band(result, band))}"
 
 
 def _memory(result: Result) -> tuple[str, str, str]:

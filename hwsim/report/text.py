@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from hwsim.bands import Band
 from hwsim.report.table import clip, percent, plain, si, significant, size, table
 from hwsim.result import Result
 
@@ -28,6 +29,7 @@ def summary(result: Result) -> str:
             "Latency",
             f"{si(r.latency_s, 's')}   bound {si(bound, 's')} ({percent(100 * bound / r.latency_s)} % of speed of light)",
         ),
+        *_band(r),
         ("Rate", f"{significant(r.throughput_per_s)} inferences/s   {si(2 * r.macs / r.latency_s, 'op/s')}"),
         (
             "Energy",
@@ -43,6 +45,22 @@ def summary(result: Result) -> str:
     name = plain(clip(r.network.name, 100))
     head = f"{name} on {r.accelerator.name} ({r.accelerator.target}), batch {options.batch}, {precision}"
     return "\n".join([head, *(f"  {label:<9}{text}".rstrip() for label, text in lines)])
+
+
+def _band(result: Result) -> list[tuple[str, str]]:
+    """What measured rows of the family say of such an answer."""
+    band = result.error_band
+    if band is None:
+        return []
+    return [("", told_band(result, band))]
+
+
+def told_band(result: Result, band: Band) -> str:
+    """Return a band in words: what the latency may be, or that only single kernels of the family were measured."""
+    if band.kind == "kernel" and len(result.plan.kernels) > 1:
+        return f"no network of this family was measured; {band}"
+    low, high = (si(result.latency_s * factor, "s") for factor in (band.low, band.high))
+    return f"likely {low} to {high} ({band})"
 
 
 def _largest(values: Mapping[str, float], count: int) -> list[tuple[str, float]]:

@@ -51,8 +51,9 @@ class Counts:
 class MicroKernel:
     """A register tile: name, extents, what a step and the end of a tile issue, and how the library walks its operands.
 
-    ``packs`` says whether operands are copied into panels at run time, ``blocked`` whether blocks of both operands are
-    kept in cache (else every row tile streams all of B), ``im2col`` whether windows are copied into a matrix first.
+    ``packs`` says whether operands are copied into panels at run time, which pads them to whole tiles (else there are
+    kernels for fewer rows), ``blocked`` whether blocks of both operands are kept in cache (else every row tile streams all
+    of B), ``im2col`` whether windows are copied into a matrix first.
     """
 
     name: str
@@ -93,12 +94,12 @@ def step(kernel: MicroKernel, view: CpuView, form: str, rows: int) -> Counts:
     size = view.register_bytes
     name = kernel.name
     if name == "scalar":
-        # load, load, add the offset of an 8-bit operand, multiply-accumulate, and the loop's and addresses' own
-        own = 4.0 if view.library == "tflm-reference" else 1.5
-        return Counts(1, 0, 2, 2 * FORMATS[form].width / 8, 0, 0, own, 1)
+        # load, load, add the offset of an 8-bit operand, multiply-accumulate, the loop's and addresses' own
+        return Counts(1, 0, 2, 2 * FORMATS[form].width / 8, 0, 0, 1.2, 1)
     if name == "smlad":
         # 2 x 2 sums, 4 of K: weights are unpacked to 16 bits here, activations were on their way in
-        return Counts(8.0 * rows / 2, 0, rows + 4, 4.0 * (rows + 4), 0, 0, 4.0 * rows + 1, 2, True)
+        loads = rows + 4.0
+        return Counts(4.0 * rows, 0, loads, 4.0 * loads, 0, 0, 4.0 * rows + 3 + _stalls(view, loads), 2, True)
     if name == "fma":
         vectors = kernel.cols * FORMATS[form].width / 8 / size
         if kernel.depth == 1:  # one broadcast load per row and element
@@ -121,6 +122,11 @@ def step(kernel: MicroKernel, view: CpuView, form: str, rows: int) -> Counts:
     return Counts(3.0 * rows, 3.0 * rows + rows + 4, 4, 32, 0, 0, 2, 1, True)
 
 
+def _stalls(view: CpuView, loads: float) -> float:
+    """Issue slots lost to loads on cores of one instruction a clock: a load that follows no other takes two."""
+    return loads if view.issue == 1 else 0.0
+
+
 def sums(view: CpuView, form: str, rows: int, cols: int, depth: int) -> float:
     """Return how many independent registers of sums a padded tile has: multiplications of different ones overlap."""
     del depth
@@ -138,7 +144,7 @@ def tile_end(kernel: MicroKernel, view: CpuView, form: str, rows: int, cols: int
     results = rows * cols
     if kernel.name in ("scalar", "smlad"):
         # 32 x 32 -> 64 multiplication, rounding shift, offset, clamp, store
-        own = 12.0 if form in INTEGERS else 3.0
+        own = 20.0 if form in INTEGERS else 3.0
         return Counts(results, 0, results, 4.0 * results, results, results, own * results)
     lanes = view.register_bytes / 4
     vectors = results / lanes
@@ -146,33 +152,47 @@ def tile_end(kernel: MicroKernel, view: CpuView, form: str, rows: int, cols: int
         width = FORMATS[form].width / 8
         return Counts(0, 2 * vectors, cols / lanes, cols * 4.0, vectors, results * width, 10 + 2.0 * rows)
     reduce = 3 * vectors if kernel.name in ("smull", "vpmaddwd") else 0.0
-    # convert, scale, round, add the zero point and narrow: about seven per register of sums
+    if view.library == "xnnpack":  # convert, scale, round, add the zero point and narrow in fp32
+        each, own = 7.0, 12 + 2.0 * rows
+    else:  # zero points of both operands, rounding doubling multiplication, rounding shift, corrections of both
+        each, own = 12.0, 14 + 4.0 * rows
     return Counts(
-        vectors, reduce + 7 * vectors, cols / lanes, 4.0 * cols, vectors / 4, results, 12 + 2.0 * rows, 0, True
-    )
+        vectors, reduce + each * vectors, cols / lanes, 4.0 * cols, vectors / 4, results, own, 0, True
+    )  # fmt: skip
 
 
 def window(view: CpuView, form: str, taps: int) -> tuple[Counts, int]:
     """Return what one output pixel of a depthwise convolution issues per register of channels, and these channels."""
+    integer, size = form in INTEGERS, view.register_bytes
     if view.library == "tflm-reference" or view.isa == "scalar":
-        return Counts(taps, 0, 2.0 * taps + 1, 2.0 * taps, 1, 1, 5.0 * taps + 14, 0, form in INTEGERS), 1
+        own = (_stalls(view, 2.0) + 9.0) * taps + 22.0  # addresses are computed anew for every tap
+        return Counts(taps, 0, 2.0 * taps + 1, 2.0 * taps, 1, 1, own, 0, integer), 1
     if view.isa == "dsp":
-        if form not in INTEGERS:
+        if not integer:
             return Counts(taps, 0, 2.0 * taps + 1, 8.0 * taps, 1, 4, 2.0 * taps + 4), 1
         # four channels: bytes are loaded by fours, unpacked and paired by two taps
-        return Counts(2.0 * taps, 0, 2.0 * taps + 4, 8.0 * taps, 4, 4, 4.5 * taps + 48, 0, True), 4
-    size = view.register_bytes
-    if form not in INTEGERS:
-        return Counts(taps, 2, 2.0 * taps + 1, (2.0 * taps + 1) * size, 1, size, 3 + taps / 2), size * 8 // FORMATS[
-            form
-        ].width
-    if view.library == "gemmlowp" and not view.isa.startswith("neon"):  # compiled from C, one channel at a time
-        return Counts(taps, 0, 2.0 * taps + 1, 2.0 * taps, 1, 1, 2.0 * taps + 10, 0, True), 1
-    half = size / 2
-    # eight channels: both operands widened to 16 bits, two long multiply-accumulates, requantisation of two registers
-    weights = 1.0 if view.library == "xnnpack" else 0.0  # ruy's row kernels keep them in registers
-    load = (1 + weights) * taps + 2
-    return Counts(2.0 * taps, (1 + weights) * taps + 16, load, load * half, 1, half, 4 + taps / 2, 0, True), int(half)
+        own = 4.5 * taps + 80 + _stalls(view, 2.0 * taps)
+        return Counts(2.0 * taps, 0, 2.0 * taps + 4, 8.0 * taps, 4, 4, own, 0, True), 4
+    own = view.library == "xnnpack"
+    if not integer:
+        lanes = size * 8 // FORMATS[form].width
+        if own:
+            return Counts(taps, 2, 2.0 * taps + 1, (2.0 * taps + 1) * size, 1, size, 3 + taps / 2), lanes
+        return _row_sums(Counts(taps, 2, 2.0 * taps + 1, (2.0 * taps + 1) * size, 1, size, 4), taps, size), lanes
+    if not view.isa.startswith("neon") and not own:  # compiled from C, one channel at a time
+        return Counts(taps, 0, 3.0 * taps + 1, 6.0 * taps, taps + 1.0, 4.0 * taps, 4.0 * taps + 14, 0, True), 1
+    half = size // 2
+    # as many channels as half a register has bytes: both operands widened to 16 bits, two long multiply-accumulates
+    counts = Counts(
+        2.0 * taps, 2.0 * taps + 16, 2.0 * taps + 2, (2.0 * taps + 2) * half, 1, half, 4 + taps / 2, 0, True
+    )
+    return (counts if own else _row_sums(counts, taps, 2 * size)), half
+
+
+def _row_sums(counts: Counts, taps: int, nbytes: int) -> Counts:
+    """TensorFlow Lite adds one tap after the other to sums in memory: they are loaded and stored for every tap."""
+    each = nbytes / 16
+    return counts.plus(Counts(0, 0, each, nbytes, each, nbytes, 2), taps)
 
 
 def sparse_step(view: CpuView, form: str, block: int) -> tuple[Counts, int]:

@@ -23,6 +23,7 @@ from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, Sc
 
 # ruy starts a thread for every 2^15 multiply-accumulates of a product (google/ruy, trmul.cc); pthreadpool always starts all.
 _MACS_PER_THREAD = 1 << 15
+_SEGMENT = 25.0  # instructions to find and copy one row of a window, apart from its bytes
 _WINDOW_REUSE = 0.5  # of the innermost cache: share a panel or the rows of a window may fill and still be found again
 
 
@@ -75,6 +76,7 @@ class _Lowering:
     def row(
         self, counts: Counts, times: float, *, op: str, lanes: int, units: int = 1, macs: int = 0, issued: int = 0,
         extent: tuple[int, int, int] = (1, 1, 1), padded: tuple[int, int, int] = (1, 1, 1), chained: bool = False,
+        scattered: bool = False,
     ) -> None:  # fmt: skip
         """One class of work: ``times`` repetitions of ``counts`` dealt over ``lanes`` threads in ``units`` pieces."""
         self.stage += 1
@@ -85,7 +87,7 @@ class _Lowering:
             "ops": macs // max(1, units), "issued": issued // max(1, units),
             "span": tuple(round(v * times) for v in total), "cause": CAUSE["matrix"], "piped": int(counts.integer),
             "bytes": (round(counts.load_bytes * times), 0, round(counts.store_bytes * times)), "buffers": 0,
-            "beat": 64 if chained else 0, "source": (LEVEL["local"],), "target": (0, 0, LEVEL["local"]),
+            "beat": 64 if chained else 0, "at_end": int(scattered), "source": (LEVEL["local"],), "target": (0, 0, LEVEL["local"]),
             "dep": (self.stage - 1,), "refetch": 0,
             "reduce": (1, 0, FORMAT["int32" if self.form in INTEGERS else "fp32"]),
         }  # fmt: skip
@@ -119,16 +121,18 @@ class _Lowering:
         strided = conv is not None and math.prod(conv.stride) > 1
         if kern.im2col and (taps > 1 or strided):
             self.copy(times * m * k * self.size, 1, rearranged=True, widen=kern.name == "smlad")
+            segments = times * m * (conv.kernel[0] if conv is not None else 1)
+            self.row(Counts(scalar=_SEGMENT), segments, op="copy", lanes=1)  # a call of memcpy for each kernel row
         elif kern.name == "smlad":
             self.copy(times * m * k * self.size, 1, rearranged=False, widen=True)
         if kern.packs:
             self.copy(times * m * k * self.size, lanes, rearranged=True)
-            if m > 1:  # a vector of activations is multiplied by weights packed once and kept
-                self.copy(times * n * k * self.size, lanes, rearranged=True)
+            self.copy(times * n * k * self.size, lanes, rearranged=True)
         pieces = -(-m // kern.rows) * tiles_n * product.batch
-        for rows, count in ((kern.rows, m // kern.rows), (m % kern.rows, 1)):
-            if not rows or not count:
+        for useful, count in ((kern.rows, m // kern.rows), (m % kern.rows, 1)):
+            if not useful or not count:
                 continue
+            rows = kern.rows if kern.packs else useful
             tiles = count * tiles_n * times
             counts = Counts().plus(step(kern, view, form, rows), steps)
             pointers = taps * (rows + 4.0) if gather else 0.0
@@ -137,11 +141,11 @@ class _Lowering:
             if kern.packs and form in INTEGERS and view.library == "gemmlowp":
                 ends = ends.plus(_copied(4.0 * rows * kern.cols, view), 1.0)  # sums are stored and read again
             self.row(
-                counts, tiles, op="mac", lanes=lanes, units=count * tiles_n * product.batch, macs=times * count * rows * n * k,
+                counts, tiles, op="mac", lanes=lanes, units=count * tiles_n * product.batch, macs=times * count * useful * n * k,
                 issued=round(times * count * tiles_n * rows * kern.cols * steps * kern.depth),
-                extent=(rows, min(n, kern.cols), k), padded=(rows, kern.cols, kern.depth), chained=True,
+                extent=(useful, min(n, kern.cols), k), padded=(rows, kern.cols, kern.depth), chained=True,
             )  # fmt: skip
-            self.row(ends, tiles, op="alu", lanes=lanes, units=pieces, extent=(rows, min(n, kern.cols), 1))
+            self.row(ends, tiles, op="alu", lanes=lanes, units=pieces, extent=(useful, min(n, kern.cols), 1))
         self.traffic(product, kern, taps, lanes)
 
     def traffic(self, product: Product, kern: MicroKernel, taps: int, lanes: int) -> None:
@@ -209,7 +213,7 @@ class _Lowering:
         self.row(
             counts, tiles * kept, op="mac", lanes=lanes, units=tiles, macs=macs,
             issued=round(tiles * pixels * kept * sparsity.block), extent=(min(pixels, product.m), sparsity.block, 1),
-            padded=(pixels, sparsity.block, 1),
+            padded=(pixels, sparsity.block, 1), scattered=True,
         )  # fmt: skip
         registers = pixels * self.size / view.register_bytes
         ends = Counts(0, 2 * registers, 1, 4, registers, pixels * self.size, 6)
@@ -231,7 +235,7 @@ class _Lowering:
             return
         counts = _copied(self.view.register_bytes, self.view)
         if rearranged:
-            counts = counts.plus(Counts(vector=3.0 if self.form in INTEGERS else 1.0, scalar=2))
+            counts = counts.plus(Counts(vector=2.0 if self.form in INTEGERS else 1.0))
         self.row(counts, nbytes / self.view.register_bytes, op="copy", lanes=lanes, units=lanes)
         self.crossing[2] += nbytes if nbytes > self.view.l1_bytes else 0
 

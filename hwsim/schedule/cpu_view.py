@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from hwsim.errors import HwsimError, near
@@ -38,6 +39,7 @@ class CpuView:
     load_bytes: int
     store_bytes: int
     outer_bytes: float
+    outer_all: float
     l1_bytes: int
     cache_bytes: int
     memory_one: float
@@ -82,6 +84,7 @@ def cpu_view(acc: Accelerator, library: str | None = None, threads: int | None =
     dram = next((m for m in levels.values() if m.is_dram), None)
     caches = [m for m in levels.values() if m.kind == "sram"]
     inner = caches[-1]
+    shared = min((m.bandwidth_bytes_per_s for m in caches[:-1] if m.scope == "chip"), default=math.inf) / core.clock_hz
     far = min(flash.bandwidth_bytes_per_s, flash.read_bytes_per_s) if flash else 0.0
     if dram is not None:
         far = min(dram.bandwidth_bytes_per_s, dram.read_bytes_per_s)
@@ -105,6 +108,7 @@ def cpu_view(acc: Accelerator, library: str | None = None, threads: int | None =
         load_bytes=core.load_bytes,
         store_bytes=core.store_bytes,
         outer_bytes=core.outer_bytes,
+        outer_all=shared,
         l1_bytes=inner.capacity_bytes,
         cache_bytes=sum(m.capacity_bytes * (count if m.scope == "core" else 1) for m in caches[:-1]) or _kept(inner, flash),
         memory_one=core.memory_bytes_per_s / core.clock_hz,

@@ -36,7 +36,6 @@ class GpuChoice:
     dram: dict[str, float] = field(default_factory=dict)
     l2: dict[str, float] = field(default_factory=dict)
     sparse: dict[str, object] = field(default_factory=dict)
-    macs_issued: float = 0.0
 
     @property
     def time_s(self) -> float:

@@ -32,6 +32,8 @@ def lower_gpu(kernels: Sequence[Kernel], choices: Sequence[GpuChoice], view: Gpu
         known = seen.get(key)
         if known is not None:
             builder.repeat(known)
+        elif choice.pipe == "dla":
+            _engine(builder, kernel, choice, view)
         elif choice.algorithm == "attention":
             _attention(builder, kernel, choice, view)
         elif choice.pipe and choice.algorithm not in ("memory", "direct"):
@@ -129,8 +131,9 @@ def _product(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: 
                     matrix, "mac", axis=axes, first=(*lead, *where["first"]), trips=(*counts, *where["trips"]),
                     depth=len(axes), stride=_strides(axes, choice), extent=(m, n, k), padded=(tm, tn, tk),
                     ops=round(m * n * k * density), issued=tm * tn * tk, span=choice.warps,
-                    bytes=(round(tm * tk * _width(kernel, "a")), round(tn * tk * _width(kernel, "b")), 0),
-                    refetch=(len(axes),) * 3, source=(LEVEL["local"],) * 2, target=(LEVEL["register"],) * 2,
+                    bytes=_operands(kernel, choice), refetch=(len(axes),) * 4,
+                    source=(LEVEL["local"], LEVEL["local"], 0, LEVEL["local"]),
+                    target=(LEVEL["register"], LEVEL["register"], 0, LEVEL["register"]),
                     buffers=min(8, choice.stages), piped=choice.occupancy,
                     beat=max(1, round(64 * tk / max(1.0, _rate(view, choice)))), cause=CAUSE[cause],
                     reduce=(max(1, min(16, tk)), 0, FORMAT.get(kernel.accumulate, 0)),
@@ -198,6 +201,15 @@ def _strides(axes: tuple[int, ...], choice: GpuChoice) -> tuple[int, ...]:
     return tuple(size.get(axis, 1) for axis in axes)
 
 
+def _operands(kernel: Kernel, choice: GpuChoice) -> tuple[int, int, int, int]:
+    """Bytes of A, B, C and metadata one k-step of a tile reads: 2:4 weights are half, with two index bits per element kept."""
+    tm, tn, tk = choice.tile
+    a, b = tm * tk * _width(kernel, "a"), tn * tk * _width(kernel, "b")
+    if choice.sparse.get("chosen"):
+        return round(a), round(b / 2), 0, tn * tk // 8
+    return round(a), round(b), 0, 0
+
+
 def _width(kernel: Kernel, role: str) -> float:
     fmt = next((o.format for o in kernel.inputs if o.role == role), kernel.inputs[0].format)
     if role == "b" and kernel.weights is not None and kernel.products[0].b_weight:
@@ -257,3 +269,24 @@ def _vector(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: G
                       cause=CAUSE["issue"], piped=choice.occupancy)  # fmt: skip
     rows.move("store", (0, 0, out), "register", "shared", "epilogue")
     rows.move("store", (0, 0, round(choice.dram["c"])), "shared", "dram", "dram")
+
+
+def _engine(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: GpuView) -> None:
+    """A layer on the DLA, image by image: ``span`` is its array (positions, kernels, channels)."""
+    rows = _Stages(builder, view, choice.repeat, FORMAT[choice.format or "int8"])
+    images = max(1, choice.ctas)
+    loop = [Loop("batch", images)] if images > 1 else []
+    rows.move("dma", tuple(round(choice.dram[x] / images) for x in ("a", "b")), "dram", "register", "dram", loops=loop)
+    rows.stage += 1
+    axes = rows.axes([*rows.steps, *loop])
+    trips = (*(x.count for x in rows.steps), *(x.count for x in loop))
+    positions, kernels, channels = choice.tile
+    cells = choice.k_steps * positions * kernels * channels
+    product = choice.k_steps > 0
+    # A row that stands for whole networks has no products of its own: its cells are all that is known of them.
+    each = (-(-kernel.macs // images) or cells) if product else -(-kernel.alu // images)
+    rows.work(
+        "dla", "mac" if product else "alu", axis=axes, trips=trips, depth=len(axes), ops=each,
+        padded=(positions, kernels, channels), issued=max(each, cells), cause=CAUSE["matrix"],
+    )  # fmt: skip
+    rows.move("store", (0, 0, round(choice.dram["c"] / images)), "register", "dram", "dram", loops=loop)

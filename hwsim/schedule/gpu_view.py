@@ -58,7 +58,6 @@ class GpuView:
     stream_launch_s: float
     constants: Mapping[str, float] = field(default_factory=dict)
     power: PowerProfile | None = None
-    power_constants: Mapping[str, float] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash((self.name, self.architecture, self.sms, self.clock_hz, self.l2_bytes, self.dram_bytes_per_s))
@@ -97,13 +96,12 @@ def gpu_view(acc: Accelerator) -> GpuView:
         dram_latency_s=dram.latency_s,
         dram_kind=dram.kind,
         dram_capacity=dram.capacity_bytes,
-        tdp_w=math.inf if tdp is None else tdp,
+        tdp_w=math.inf if tdp is None or gpu.soc.unified else tdp,
         node_nm=acc.power.node_nm or 7.0,
         graph_launch_s=gpu.launch.graph_s,
         stream_launch_s=gpu.launch.stream_s,
         constants=load_constants("gpu", acc.architecture),
         power=gpu_power_profile(acc),
-        power_constants=load_constants("power", acc.architecture),
     )
 
 

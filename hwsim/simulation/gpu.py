@@ -10,7 +10,7 @@ from hwsim.errors import HwsimError, near
 from hwsim.machine import Accelerator, load_constants
 from hwsim.network.graph import Network
 from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
-from hwsim.plan.gpu_plan import STACKS, GpuTarget, make_gpu_plan
+from hwsim.plan.gpu_plan import STACK_ALIASES, STACKS, GpuTarget, Stack, make_gpu_plan
 from hwsim.plan.gpu_precision import multiply_gpu
 from hwsim.plan.gpu_residency import place_in_l2
 from hwsim.plan.options import RunOptions
@@ -21,11 +21,20 @@ from hwsim.schedule.gpu_choice import GpuChoice
 from hwsim.schedule.gpu_lower import lower_gpu
 from hwsim.schedule.gpu_view import GpuView, gpu_view
 from hwsim.simulation import bind_network, check_plan
+from hwsim.simulation.gpu_clock import settle
 from hwsim.timing.gpu_run import run_gpu
+
+DLA_STACKS = {
+    "dla": "dla", "tensorrt-dla": "dla", "trt-dla": "dla", "dla-only": "dla-only", "dla-auto": "dla-auto", "gpu+dla": "gpu+dla",
+}  # fmt: skip
 
 
 def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan | None) -> Result:
     """Return what ``net`` costs on a GPU (see `simulate`)."""
+    if (options.stack or "").lower() in DLA_STACKS:
+        from hwsim.simulation.gpu_dla import simulate_dla
+
+        return simulate_dla(net, acc, options, plan)
     stack = _stack(options.stack, acc.id)
     view = gpu_view(acc)
     notes: list[str] = []
@@ -49,7 +58,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         *sizes,
         f"precision={asked}",
         f"sparsity={options.sparsity}",
-        f"stack={stack}",
+        f"stack={stack.name}",
         f"cache={options.cache}",
     )
     if plan is None:
@@ -63,14 +72,22 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     else:
         check_plan(plan, conditions, bound.name, acc.id)
     check_fits(plan, view.dram_capacity, acc.id, share)
-    launch = "graph" if stack in ("compiled", "eager-graph") else "stream"
-    choices = choose_kernels(plan.kernels, view, ChoiceOptions(launch))
+    how = ChoiceOptions(stack.launch, stack.head_length)
+    host_s = view.constants["eager_dispatch"] if stack.name == "eager" else 0.0
+    kernels = plan.kernels
+    view, choices, schedule, limited = settle(
+        view,
+        acc,
+        lambda at: choose_kernels(kernels, at, how),
+        lambda chosen: lower_gpu(kernels, chosen, view),
+        host_s=host_s,
+    )
+    if limited:
+        notes.append(limited)
     if options.sparsity == "2:4!":
         _all_sparse(plan, choices, acc.id)
-    schedule = lower_gpu(plan.kernels, choices, view)
-    host_s = view.constants["eager_dispatch"] if stack == "eager" else 0.0
     timing = run_gpu(choices, view.clock_hz, host_s)
-    energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1)
+    energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1, core_clock_hz=view.clock_hz)
     totals = Totals(
         batch=options.batch, share=share, programs=programs, used=used, clock_hz=view.clock_hz, peak_macs=view.sms,
         dram_read_bytes_per_s=view.dram_bytes_per_s, dram_write_bytes_per_s=view.dram_bytes_per_s, dram_shared=True,
@@ -83,13 +100,14 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     )  # fmt: skip
 
 
-def _stack(asked: str | None, machine: str) -> str:
+def _stack(asked: str | None, machine: str) -> Stack:
     name = (asked or "compiled").lower()
-    if name not in STACKS:
-        raise HwsimError(
-            f"unknown stack {name[:32]!r} for {machine}: one of {', '.join(STACKS)}{near(name[:32], STACKS)}"
-        )
-    return STACKS[name]
+    found = STACKS.get(STACK_ALIASES.get(name, name))
+    if found is None:
+        known = [*STACKS, *STACK_ALIASES, *DLA_STACKS]
+        offered = ", ".join([*STACKS, *dict.fromkeys(DLA_STACKS.values())])
+        raise HwsimError(f"unknown stack {name[:32]!r} for {machine}: one of {offered}{near(name[:32], known)}")
+    return found
 
 
 def _target(view: GpuView, acc: Accelerator) -> GpuTarget:

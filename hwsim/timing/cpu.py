@@ -71,10 +71,18 @@ def loop_clocks(
     return bounds[limit], limit
 
 
+def sustained_issue(view: CpuView, constants: Constants) -> float:
+    """Return the share of the instructions a core could issue that it does in the loops of ``view``'s library."""
+    if view.microcontroller:
+        return constants["issue_micro"]
+    tuned = 1.0 if view.library == "xnnpack" else constants["issue_untuned"]
+    return tuned * constants["issue_out_of_order" if view.out_of_order else "issue_in_order"]
+
+
 def kernel_times(schedule: Schedule, view: CpuView, constants: Constants) -> list[KernelTime]:
     """Return the time of every kernel of a schedule lowered for ``view``."""
     column = {name: schedule.columns[name].tolist() for name in (
-        "unit", "lanes", "op", "format", "trips", "span", "bytes", "padded", "piped", "cause", "ops", "beat",
+        "unit", "lanes", "op", "format", "trips", "span", "bytes", "padded", "piped", "cause", "ops", "beat", "at_end",
     )}  # fmt: skip
     starts = schedule.starts.tolist()
     known: dict[int, KernelTime] = {}
@@ -89,7 +97,7 @@ def kernel_times(schedule: Schedule, view: CpuView, constants: Constants) -> lis
 
 def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Constants) -> KernelTime:  # type: ignore[type-arg]
     order = "out_of_order" if view.out_of_order else "in_order"
-    efficiency = constants[f"issue_{order}"]
+    efficiency = sustained_issue(view, constants)
     waits = dict.fromkeys(("interpreter", "launch", "tail", "cache", "dram", "flash"), 0.0)
     work = 0.0
     threads, best, limit = 1, -1.0, LIMITS[0]
@@ -100,14 +108,17 @@ def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Cons
         if unit == UNIT["dispatch"]:
             waits["interpreter"] += column["ops"][r] * constants[f"operator_{_software(view)}"]
             if lanes > 1:
-                waits["launch"] += constants["fork_join"] * view.clock_hz
+                waits["launch"] += constants[f"fork_join_{_software(view)}"] * view.clock_hz
             continue
         total = sum(column["bytes"][r][:3])
+        total += column["bytes"][r][2] * (
+            constants.get("write_allocate", 0.0) if column["cause"][r] != CAUSE["cache"] else 0.0
+        )
         if unit == UNIT["dma"]:
             if column["cause"][r] == CAUSE["cache"]:
-                near = total / (view.outer_bytes * lanes)
+                near = total / min(view.outer_bytes * lanes, view.outer_all)
             else:
-                far = total / view.memory
+                far = total / (view.memory * constants["memory_efficiency"])
             continue
         multiply, vector, memory, scalar = column["span"][r]
         loaded, _, stored, _ = column["bytes"][r]
@@ -118,7 +129,8 @@ def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Cons
         clocks, which = loop_clocks(
             view, multiply, vector, memory, scalar, loaded, stored, integer=bool(column["piped"][r]), chain=chain
         )
-        share = clocks / efficiency / lanes
+        # Nonzero blocks pick their channels here and there, so caches and branches serve them worse.
+        share = clocks / (efficiency * (constants["issue_sparse"] if column["at_end"][r] else 1.0)) / lanes
         units = max(1, column["trips"][r][0])
         longest = -(-units // lanes) * lanes / units * share
         work += share
@@ -128,12 +140,10 @@ def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Cons
             best, limit = share, LIMITS[which]
     outer = "flash" if view.microcontroller else "dram"
     compute = work + waits["tail"]
-    slowest = max(compute, near, far)
-    hidden = constants[f"overlap_{order}"]
-    waiting = slowest + (1 - hidden) * (compute + near + far - slowest) - compute
-    if near + far > 0:
-        waits["cache"] = waiting * near / (near + far)
-        waits[outer] = waiting * far / (near + far)
+    inside = max(compute, near) + (1 - constants[f"overlap_{order}"]) * min(compute, near)
+    total = max(inside, far) + (1 - constants["overlap_memory"]) * min(inside, far)
+    waits["cache"] = inside - compute
+    waits[outer] = total - inside
     return KernelTime(work, {k: v for k, v in waits.items() if v > 0}, limit, threads)
 
 

@@ -2,7 +2,8 @@
 
 A CTA holds a tile of queries and walks blocks of keys and values: two matrix products and the softmax of the block between
 them. Matrix and CUDA cores overlap only in part (Dao, *FlashAttention-2*, 2023, reaches 60 to 70 % of A100's peak). Causal
-attention walks the blocks up to the diagonal. Few queries (decoding) split the keys over CTAs and add the parts in a second
+attention walks the blocks up to the diagonal. Kernels for short sequences, and the first FlashAttention, give a CTA a whole
+head: with few heads most SMs idle. Few queries (decoding) split the keys over CTAs and add the parts in a second
 kernel (flash-decoding). Arrays [rows] of candidates by (rows, tiles).
 """
 
@@ -48,6 +49,7 @@ class AttentionShape:
     kept: Floats  # share of the result that stays there
     extra_bytes: Floats  # masks and what else is read once per score tile
     extra_alu: Floats  # lane operations of fused layers in all
+    one_cta: npt.NDArray[np.bool_]  # a CTA does all queries of a head, one tile after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,13 @@ def _cost(
     packed = (s.queries * s.sharing <= tq) & (s.sharing > 1)
     rows = np.where(packed, s.queries * s.sharing, s.queries)
     heads = np.where(packed, s.batch // s.sharing, s.batch)
-    blocks_q, blocks_k = -(-rows // tq), -(-s.keys // tk)
+    tiles_q, blocks_k = -(-rows // tq), -(-s.keys // tk)
+    blocks_q = np.where(s.one_cta, 1, tiles_q)  # CTAs of a head, each with so many tiles of queries:
+    tiles = tiles_q / blocks_q
     share = -(-blocks_k // split)
-    useless = (split > 1) & ((-(-blocks_k // np.maximum(share, 1)) != split) | s.causal & (s.queries > 1))
+    useless = s.one_cta & (split > 1) | (split > 1) & (
+        (-(-blocks_k // np.maximum(share, 1)) != split) | s.causal & (s.queries > 1)
+    )
     depth = -(-s.depth // 16) * 16
     shared = (tq * s.depth + 2 * tk * (s.depth + s.width)) * s.element_bytes + view.shared_reserved
     registers = warps * 32 * np.minimum(255, (tq * (s.width + tk)) / (warps * 32) + 48)
@@ -128,9 +134,9 @@ def _cost(
     # Causal: a tile of queries sees the blocks up to its diagonal; tiles are dealt longest first, so waves even out.
     diagonal = s.causal & (s.queries > 1) & (s.keys >= s.queries)
     past = np.maximum(0, s.keys - s.queries)
-    walked = np.where(diagonal, (past + (blocks_q + 1) / 2 * tq) / tk, share)
-    walked = np.minimum(np.maximum(walked, 1), share)
-    longest = share
+    walked = np.where(diagonal, (past + (tiles_q + 1) / 2 * tq) / tk, share)
+    walked = np.minimum(np.maximum(walked, 1), share) * tiles
+    longest = np.where(s.one_cta, walked, share)
     dram_latency = view.dram_latency_s * clock * c["loaded_latency"]
     step_latency = dram_latency / 2  # two blocks of keys are on their way
     edges = c["attention_edge"] + 2 * dram_latency
@@ -145,7 +151,7 @@ def _cost(
     kv = s.batch / s.sharing * s.keys * (s.depth + s.width) * s.element_bytes
     out = s.batch * s.queries * s.width * s.element_bytes
     dram = (q + kv) * (1 - s.found) + out * (1 - s.kept) + s.extra_bytes
-    read_l2 = q + kv * np.where(packed, 1, s.sharing) * blocks_q * walked / np.maximum(share, 1)
+    read_l2 = q + kv * np.where(packed, 1, s.sharing) * blocks_q * walked / np.maximum(share * tiles, 1)
     partial = np.where(split > 1, 2 * 4.0 * s.batch * s.queries * (s.width + 2) * split, 0.0)
     l2 = read_l2 + out + partial + s.extra_bytes
     active = np.minimum(ctas, view.sms)

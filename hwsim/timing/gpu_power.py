@@ -65,7 +65,6 @@ def actions(view: GpuView, kind: GemmKind, work: Work) -> dict[str, Floats]:
     instruction covers it (wgmma, tcgen05).
     """
     assert view.power is not None
-    c = view.power_constants
     spent = 0.5 if kind.sparse else 1.0  # a sparse instruction multiplies half of the dense product
     macs, padded = work.macs * spent, work.padded * spent
     t = work.tile
@@ -84,7 +83,7 @@ def actions(view: GpuView, kind: GemmKind, work: Work) -> dict[str, Floats]:
         counts = {f"simt {form}": issued}
         instructions = issued / packed * (1 + SIMT_LOADS)
     return counts | {
-        "instruction": instructions * (1 + c["extra_instructions"]),
+        "instruction": instructions * (1 + view.power.extra_instructions),
         "read shared_memory": issued * feed,
         "write shared_memory": work.l2_bytes,
         "read l2": work.l2_bytes,

@@ -11,7 +11,11 @@ from hwsim.schedule.gpu_choice import GpuChoice
 from hwsim.schedule.table import CAUSE, CAUSES, UNIT, UNITS
 from hwsim.timing.run import Timing
 
-_PARTS = {"launch": "launch", "latency": "latency", "tail": "tail", "epilogue": "epilogue", "reduce": "epilogue"}
+_PARTS = {
+    "launch": "launch", "latency": "latency", "tail": "tail", "epilogue": "epilogue", "reduce": "epilogue",
+    "handover": "dispatch",
+}  # fmt: skip
+_UNITS = {"tensor": "matrix", "dla": "dla"}
 _LIMITS = {
     "shared_memory": "shared_memory",
     "l2": "l2",
@@ -52,7 +56,7 @@ def run_gpu(choices: Sequence[GpuChoice], clock_hz: float, host_s: float = 0.0) 
                     waits[i, CAUSE[cause]] += value
             else:
                 waits[i, CAUSE[_PARTS[name]]] += value
-        unit_busy[i, UNIT["matrix" if choice.pipe == "tensor" else "vector"]] = parts.get("main", 0)
+        unit_busy[i, UNIT[_UNITS.get(choice.pipe, "vector")]] = parts.get("main", 0)
         unit_busy[i, UNIT["dispatch"]] = parts.get("launch", 0)
         now += cycles
         end[i] = now

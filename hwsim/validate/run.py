@@ -21,6 +21,7 @@ from hwsim.validate.score import Score, grouped, score
 SUITES: dict[str, str] = {
     "tpu-v3": "hwsim.validate.tpu_v3",
     "tpu-v4": "hwsim.validate.tpu_v4",
+    "cpu": "hwsim.validate.cpu",
 }
 
 

@@ -18,7 +18,10 @@ from hwsim.machine import Accelerator, load_accelerator, vary
 from hwsim.schedule.table import AXIS, LEVEL, OPERATION, UNIT, Schedule, ScheduleBuilder
 
 BF16, INT8, FP32 = (list(FORMATS).index(name) for name in ("bf16", "int8", "fp32"))
-MACHINES = ("tpu-v1", "tpu-v3", "tpu-v4", "tpu-v5e", "scalesim-32x32-ws", "scalesim-16x16-os", "eyeriss-like")
+MACHINES = (
+    "tpu-v1", "tpu-v3", "tpu-v4", "tpu-v5e", "scalesim-32x32-ws", "scalesim-16x16-os", "eyeriss-like", "a100-sxm4-80gb",
+    "v100-pcie", "l4", "jetson-agx-orin-64gb", "jetson-nano",
+)  # fmt: skip
 
 
 def load(nbytes: int, trips: int = 1, **more: Any) -> dict[str, Any]:
@@ -205,7 +208,7 @@ def test_wrong_cycles_are_refused(cycles: Any) -> None:
         read_energy(one_kernel(load(1)), cycles, load_accelerator("tpu-v4"), clock_hz=1e9)
 
 
-LOADED = {name: load_accelerator(name) for name in MACHINES}
+LOADED = {name: load_accelerator(name) for name in (*MACHINES, "jetson-agx-xavier")}
 
 
 @st.composite
@@ -268,7 +271,7 @@ def test_energy_is_linear_in_operations_and_bytes(schedule: Schedule, machine: s
     assert chips.total_j == pytest.approx(factor * once.total_j, rel=1e-9, abs=quantum)
 
 
-@given(schedules(), st.sampled_from(("tpu-v1", "tpu-v4", "scalesim-16x16-os")))
+@given(schedules(), st.sampled_from(("tpu-v1", "tpu-v4", "scalesim-16x16-os", "a100-sxm4-80gb", "jetson-agx-xavier")))
 @settings(max_examples=25)
 def test_a_finer_node_never_costs_more(schedule: Schedule, machine: str) -> None:
     cycles = np.zeros(schedule.kernels)

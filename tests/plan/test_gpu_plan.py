@@ -8,7 +8,7 @@ from hwsim.errors import HwsimError
 from hwsim.network.builder import Builder
 from hwsim.network.load import load_network
 from hwsim.plan.gpu_fusion import group_gpu
-from hwsim.plan.gpu_plan import GpuTarget, make_gpu_plan
+from hwsim.plan.gpu_plan import STACKS, GpuTarget, make_gpu_plan
 from hwsim.plan.gpu_precision import multiply_gpu
 from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused, merge_siblings
 from hwsim.plan.plan import Plan
@@ -20,7 +20,7 @@ ZOO = ("resnet50", "bert_base", "swin_t", "gpt2", "densenet121", "googlenet", "s
 
 def plan_of(name: str, precision: str | None = "fp16", stack: str = "compiled", fused: bool = True) -> Plan:
     target = GpuTarget("gpu", lambda p, w: multiply_gpu(RATES, p, "gpu", w), lambda f, d: fused)
-    return make_gpu_plan(load_network(name).bind(), target, parse_precision(precision), stack, None)
+    return make_gpu_plan(load_network(name).bind(), target, parse_precision(precision), STACKS[stack], None)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -106,10 +106,10 @@ def test_float_inputs_of_8_bit_products_are_cast_once() -> None:
     bound = net.build(net.linear(h, 256, bias=False, name="second")).bind()
     rates = {**RATES, "e4m3": 2048.0}
     target = GpuTarget("gpu", lambda p, w: multiply_gpu(rates, p, "gpu", w), lambda f, d: True)
-    compiled = make_gpu_plan(bound, target, parse_precision("fp8"), "compiled", None)
+    compiled = make_gpu_plan(bound, target, parse_precision("fp8"), STACKS["compiled"], None)
     assert [k.op for k in compiled.kernels] == ["quantize", "linear", "linear"]
     assert compiled.kernels[1].outputs[0].format == "e4m3"  # written as the next product reads it
-    eager = make_gpu_plan(bound, target, parse_precision("fp8"), "eager", None)
+    eager = make_gpu_plan(bound, target, parse_precision("fp8"), STACKS["eager"], None)
     assert [k.op for k in eager.kernels] == ["quantize", "linear", "quantize", "linear"]
 
 
