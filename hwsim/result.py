@@ -156,6 +156,39 @@ class Result:
         return int(self._dram_read.sum() + self._dram_written.sum()) * self.totals.used
 
     @property
+    def traffic(self) -> list[dict[str, Any]]:
+        """Bytes every memory moved in one run of all programs, beside the least any schedule of these kernels could.
+
+        One dictionary per memory: ``memory``, ``read_bytes``, ``written_bytes``, ``compulsory_bytes`` (every operand of
+        every kernel once; in off-chip memory those that live there, less what a cache above holds), ``ratio``, and
+        ``network_bytes``, the same if nothing but weights, inputs and results of the whole network left the chip.
+        """
+        kernels = self.plan.kernels
+        operands = [o for k in kernels for o in (*k.inputs, *k.outputs, *((k.weights,) if k.weights else ()))]
+        off_chip = sum(round(o.bytes * (1 - o.cached)) for o in operands if o.level == "dram")
+        everything = sum(o.bytes for o in operands)
+        made = {o.tensor for k in kernels for o in k.outputs}
+        read = {o.tensor for k in kernels for o in k.inputs}
+        ends = {o.tensor: o.bytes for k in kernels for o in k.inputs if o.tensor not in made}
+        ends |= {o.tensor: o.bytes for k in kernels for o in k.outputs if o.tensor not in read}
+        network = self.plan.weight_bytes + sum(ends.values())
+        used, rows = self.totals.used, []
+        for column, memory in enumerate(self.energy.memories):
+            level = self.accelerator.memory.get(memory)
+            least = off_chip if level is not None and level.is_dram else everything
+            moved = [
+                float(table[:, column].sum()) * used for table in (self.energy.read_bytes, self.energy.written_bytes)
+            ]
+            ratio = sum(moved) / (least * used) if least else 0.0
+            rows.append(
+                {
+                    "memory": memory, "read_bytes": int(moved[0]), "written_bytes": int(moved[1]),
+                    "compulsory_bytes": least * used, "ratio": ratio, "network_bytes": network * used,
+                }
+            )  # fmt: skip
+        return rows
+
+    @property
     def utilization(self) -> float:
         """Useful multiply-accumulates over what the arrays could do in that time at their rate for each format."""
         busy = sum(row["utilization_useful_pct"] / 100 * row["cycles"] for row in self.kernels)

@@ -179,3 +179,21 @@ def test_deeper_and_larger_instructions_move_fewer_bits() -> None:
     # m16n8k16: 16 x 16 A and 16 x 8 B elements of 16 bits, 16 x 8 sums read and written, for 2048 products.
     assert ampere == (16 * 16 * 16 + 16 * 8 * 16 + 2 * 16 * 8 * 32) / 2048
     assert register_bits_per_mac("mma", "int8", 16) == ampere / 2
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision"), [("a100-sxm4-80gb", "fp16"), ("tpu-v4", None), ("jetson-orin-nano", "int8")]
+)
+def test_traffic_beside_its_minimum(machine: str, precision: str | None) -> None:
+    result = hwsim.simulate("resnet50", machine, batch=8, precision=precision)
+    rows = {row["memory"]: row for row in result.traffic}
+    off_chip = next(level.name for level in result.accelerator.memory.values() if level.is_dram)
+    dram = rows[off_chip]
+    assert dram["read_bytes"] + dram["written_bytes"] == pytest.approx(result.dram_bytes, rel=0.01)
+    # Results may stay in a cache and never be written: only where there is one can traffic be below the minimum.
+    assert dram["ratio"] > (0.5 if machine != "tpu-v4" else 1.0)
+    assert all(
+        row["network_bytes"] <= row["compulsory_bytes"] * 1.01 for row in rows.values() if row["memory"] != off_chip
+    )
+    if machine != "tpu-v4":
+        assert rows["l2"]["ratio"] > 1 and rows["shared_memory"]["read_bytes"] > rows["l2"]["read_bytes"]
