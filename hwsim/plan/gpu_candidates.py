@@ -113,7 +113,8 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
         k = taps * channels
         algorithm = "implicit_gemm" if taps > 1 or any(s > 1 for s in conv.stride) else "gemm"
     results = max(1, product.c_elements)
-    out_bytes = sum(o.bytes for o in kernel.outputs)
+    # Operands of a recurrence are those of all its steps; a job is one step.
+    out_bytes = sum(o.bytes for o in kernel.outputs) / kernel.repeat
     kind = GemmKind(
         pipe, view.tensor_kind if pipe == "tensor" else "simt", (view.tensor_macs if pipe == "tensor" else view.simt_macs)[fmt],
         max(width, FORMATS[a_format].width) if multiply.convert_a else FORMATS[a_format].width, FORMATS[b_format].width,
@@ -127,7 +128,7 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
     cycles = (kernel.alu / lanes + kernel.special / view.special_per_clk) / (results * product.repeat)
     return Job(
         algorithm, kind, fmt, m, n, k, batch, a_bytes, b_bytes, _found(a), weights.cached if weights else _found(b),
-        _found(list(kernel.outputs)), float(sum(o.bytes for o in x)), _found(x), cycles, kernel.repeat,
+        _found(list(kernel.outputs)), sum(o.bytes for o in x) / kernel.repeat, _found(x), cycles, kernel.repeat,
     )  # fmt: skip
 
 

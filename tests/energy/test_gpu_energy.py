@@ -197,3 +197,10 @@ def test_traffic_beside_its_minimum(machine: str, precision: str | None) -> None
     )
     if machine != "tpu-v4":
         assert rows["l2"]["ratio"] > 1 and rows["shared_memory"]["read_bytes"] > rows["l2"]["read_bytes"]
+
+
+def test_a_recurrences_steps_read_their_own_part_of_what_all_steps_read() -> None:
+    """RNN-T, 512 streams: off-chip traffic is a few times its activations, not once per step all of them."""
+    result = hwsim.simulate("rnnt", "jetson-agx-orin-64gb", batch=512, shapes={"S": 248, "U": 60}, precision="fp16")
+    gates = 512 * 248 * 4096 * 2
+    assert result.dram_bytes < 60 * gates
