@@ -205,12 +205,13 @@ def _attention(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> 
                 kept,
                 extra,
                 more,
+                fmt in ("int8", "uint8"),
                 1 < qk.m <= options.head_length,
             )
         )
     table = np.array(rows, np.float64)
     columns: list[Any] = [table[:, i].astype(np.int64) for i in range(6)]
-    columns += [table[:, 6] > 0, *(table[:, i] for i in range(7, 13)), table[:, 13] > 0]
+    columns += [table[:, 6] > 0, *(table[:, i] for i in range(7, 13)), table[:, 13] > 0, table[:, 14] > 0]
     shape = AttentionShape(*columns)
     got = attention_times(view, shape, launch_seconds(view, options))
     out_choices = []

@@ -24,7 +24,9 @@ TILES = np.array(
     [(128, 128, 8), (128, 64, 4), (64, 128, 4), (64, 64, 4), (32, 64, 2), (16, 64, 1), (16, 128, 4)], np.int64
 )
 KEY_SPLITS = np.array([1, 2, 4, 8, 16, 32], np.int64)
-SOFTMAX_ALU = 5.0  # per score: scale, running maximum, subtract, sum, convert; the exponential is a special function
+# Integer scores are converted, scaled and packed again: two more lane operations and two conversions a score, which run at
+# the rate of special functions (CUDA programming guide, throughput of native arithmetic instructions).
+INTEGER_ALU, INTEGER_SPECIAL = 2.0, 2.0
 BOUNDS = ("tensor", "issue", "l2", "dram", "launch", "latency")
 
 
@@ -49,6 +51,7 @@ class AttentionShape:
     kept: Floats  # share of the result that stays there
     extra_bytes: Floats  # masks and what else is read once per score tile
     extra_alu: Floats  # lane operations of fused layers in all
+    integer: npt.NDArray[np.bool_]  # products of integers, so that scores and weights are converted
     one_cta: npt.NDArray[np.bool_]  # a CTA does all queries of a head, one tile after the other
 
 
@@ -122,9 +125,9 @@ def _cost(
     matrix = tq * tk * (depth + s.width) / (s.rate * c["pipe_efficiency"])
     lanes = view.simt_macs["fp32"]
     scores = s.batch * s.queries * s.keys
-    alu = SOFTMAX_ALU + s.extra_alu / np.maximum(scores, 1)
-    vector = tq * tk * ((alu + 1) / (lanes * c["issue_efficiency"]))
-    vector = np.maximum(vector, tq * tk / view.special_per_clk)
+    alu = c["attention_alu"] + INTEGER_ALU * s.integer + s.extra_alu / np.maximum(scores, 1)
+    special = 1 + INTEGER_SPECIAL * s.integer
+    vector = tq * tk * (alu / (lanes * c["issue_efficiency"]) + special / view.special_per_clk)
     both = np.maximum(matrix, vector) + (1 - c["attention_overlap"]) * np.minimum(matrix, vector)
     ctas = heads * blocks_q * split
     slots = occupancy * view.sms
