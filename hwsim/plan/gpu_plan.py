@@ -129,6 +129,7 @@ class _Planner:
         self.maker = {la.id: g.index for g in grouping.groups for la in g.layers}
         self.maker |= {g.tensor: g.index for g in grouping.groups}
         self.slices = self._slices()
+        self.wide: set[str] = set()  # tensors kept as 32-bit sums
 
     def kernels(self) -> list[Kernel]:
         """All kernels in order."""
@@ -206,6 +207,10 @@ class _Planner:
                 inputs.append(Operand(f"{lead.id}.cache", past, storage_bytes(past, fmt), fmt, role="cache"))
         made = self._outputs(group)
         outputs = tuple(self._operand(n, self._elements(n), "") for n in made)
+        if multiply is not None and not self.stack.epilogues and multiply.format == "int8" and group.kind == "matmul":
+            # Nothing ends the product but its sums, which the next kernel turns into 8 bits again.
+            outputs = tuple(replace(o, format="int32", bytes=4 * o.elements) for o in outputs)
+            self.wide |= set(made)
         kind = {"pointwise": "vector", "reduce": "vector"}.get(group.kind, group.kind)
         if any(OPS[la.op].kind == "host" for la in group.layers):
             notes.append(without_form(lead))
@@ -235,7 +240,7 @@ class _Planner:
         )
 
     def _operand(self, name: str, elements: int, role: str) -> Operand:
-        fmt = self.formats[name]
+        fmt = "int32" if name in self.wide else self.formats[name]
         return Operand(name, elements, storage_bytes(elements, fmt), fmt, role=role)
 
     def _roles(self, lead: Layer, group: GpuGroup) -> dict[str, str]:

@@ -97,7 +97,7 @@ class Surroundings:
 
     ``a_bytes``: distinct bytes of A over the batch where they are fewer than m x k (a convolution's input; 0: all).
     ``b_bytes`` likewise (one B for the whole batch, grouped query heads). ``found_a``, ``found_b``: shares of them already
-    in the L2; ``kept_c``: share of the results that stays there. ``extra_bytes``: read by layers fused into the epilogue,
+    in the L2; ``kept_c``: share of the results that stays there until they are read (-1: unknown, the model's own guess). ``extra_bytes``: read by layers fused into the epilogue,
     ``extra_found`` of them in the L2. ``lane_cycles``: clocks one SM spends per result on fused arithmetic.
     """
 
@@ -105,7 +105,7 @@ class Surroundings:
     b_bytes: npt.ArrayLike = 0.0
     found_a: npt.ArrayLike = 0.0
     found_b: npt.ArrayLike = 0.0
-    kept_c: npt.ArrayLike = 0.0
+    kept_c: npt.ArrayLike = -1.0
     extra_bytes: npt.ArrayLike = 0.0
     extra_found: npt.ArrayLike = 0.0
     lane_cycles: npt.ArrayLike = 0.0
@@ -433,7 +433,8 @@ def _traffic(
     kept = np.minimum(1.0, room / (once_a + once_b))
     dram_a = once_a * (1 - rows.found_a + (grid_n / gn - 1) * (1 - kept)) * batch
     dram_b = once_b * (1 - rows.found_b + (grid_m / gm - 1) * (1 - kept)) * batch
-    dram_c = once_c * batch * np.maximum(c["write_through"], 1 - room / (once_c * batch)) * (1 - rows.kept_c)
+    written = np.maximum(c["write_through"], 1 - room / (once_c * batch))
+    dram_c = once_c * batch * np.where(rows.kept_c < 0, written, 1 - rows.kept_c)
     if warm:
         found = np.minimum(1.0, view.l2_bytes / ((once_a + once_b + once_c) * batch))
         dram_a, dram_b, dram_c = (x * (1 - found) for x in (dram_a, dram_b, dram_c))

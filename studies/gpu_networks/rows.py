@@ -17,7 +17,10 @@ NAMES = HERE.parent / "model_zoo" / "measured_names.csv"
 RULES = tomllib.loads((HERE / "rules.toml").read_text(encoding="utf-8"))
 
 # Submission systems of MLPerf and table headings, by pattern: the machine file (and mode) that stands for them.
+# FasterTransformer's ViT and Swin tables: A100 with 1215 MHz memory on Xeon Gold 6132 hosts (docs/vit_guide.md), which have
+# no SXM4 boards.
 MACHINES: tuple[tuple[str, str, str], ...] = (
+    ("A100", r"pclk 1410 mclk 1215", "a100-pcie-40gb"),
     ("A100", r"SXM-?80|A100-SXM-80GB", "a100-sxm4-80gb"),
     ("A100", r"SXM4", "a100-sxm4-40gb"),
     ("A100", r"PCIe-80GB", "a100-pcie-80gb"),
@@ -189,6 +192,8 @@ def _excluded(row: Row, r: dict[str, str]) -> str:
         return "mislabelled table"
     if row.source == "torch2trt" and "latency" in scenario:
         return "host latency"
+    if row.source == "fastertransformer" and row.precision == "tf32":
+        return "undeclared precision"
     if row.source == "fastertransformer" and "INT8-v1" in r["software"]:
         return "older software"
     return ""
