@@ -57,6 +57,8 @@ def product_jobs(kernel: Kernel, view: GpuView) -> list[Job]:
     jobs: list[Job] = []
     if not (narrow and product.n == 1):
         jobs.append(_gemm_job(kernel, product, view, pipe, fmt))
+        if pipe == "simt" and _winograd_fits(product):
+            jobs += _winograd_jobs(product, jobs[0], view)
     if narrow:
         jobs.append(_direct_job(kernel, product, view, fmt))
     if kernel.sparsity:
@@ -101,6 +103,7 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
     algorithm = "gemm"
     conv = product.conv
     width = FORMATS[fmt].width
+    rate = (view.tensor_macs if pipe == "tensor" else view.simt_macs)[fmt]
     if conv is not None and not conv.transposed:
         taps = math.prod(conv.kernel)
         channels = conv.in_channels
@@ -111,12 +114,14 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
             step = STEM_CHANNELS if channels <= STEM_CHANNELS else max(1, VECTOR_BYTES * 8 // width)
             channels = -(-channels // step) * step
         k = taps * channels
-        algorithm = "implicit_gemm" if taps > 1 or any(s > 1 for s in conv.stride) else "gemm"
+        if taps > 1 or any(s > 1 for s in conv.stride):
+            algorithm = "implicit_gemm"
+            rate *= view.constants[f"implicit_{pipe}"]
     results = max(1, product.c_elements)
     # Operands of a recurrence are those of all its steps; a job is one step.
     out_bytes = sum(o.bytes for o in kernel.outputs) / kernel.repeat
     kind = GemmKind(
-        pipe, view.tensor_kind if pipe == "tensor" else "simt", (view.tensor_macs if pipe == "tensor" else view.simt_macs)[fmt],
+        pipe, view.tensor_kind if pipe == "tensor" else "simt", rate,
         max(width, FORMATS[a_format].width) if multiply.convert_a else FORMATS[a_format].width, FORMATS[b_format].width,
         round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, max(width, 8), form=fmt,
     )  # fmt: skip
@@ -130,6 +135,60 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
         algorithm, kind, fmt, m, n, k, batch, a_bytes, b_bytes, _found(a), weights.cached if weights else _found(b),
         _found(list(kernel.outputs)), sum(o.bytes for o in x) / kernel.repeat, _found(x), cycles, kernel.repeat,
     )  # fmt: skip
+
+
+def _winograd_fits(product: Product) -> bool:
+    """Whether minimal filtering applies: an undilated 3 x 3 convolution of stride 1 in one group."""
+    conv = product.conv
+    if conv is None or conv.transposed or product.batch > 1 or conv.kernel != (3, 3):
+        return False
+    return conv.stride == (1, 1) and conv.dilation == (1, 1)
+
+
+def _winograd_jobs(product: Product, base: Job, view: GpuView) -> list[Job]:
+    """Minimal filtering (Winograd; Lavin and Gray, 2016): 3 x 3 results from 2 x 2 or 4 x 4 tiles with fewer products.
+
+    F(2x2) is one kernel that transforms on its way: 16 products for 4 results. F(4x4) transforms input, filter and result
+    in kernels of their own around 36 batched products for 16 results; all three pass through memory.
+    """
+    conv = product.conv
+    assert conv is not None and base.kind is not None
+    c = view.constants
+    height, width = conv.out_spatial
+    channels, filters = conv.in_channels, conv.out_channels
+
+    def tiles(edge: int) -> int:
+        return conv.images * -(-height // edge) * -(-width // edge)
+
+    element = base.kind.a_bits / 8
+    fused = replace(
+        base, algorithm="winograd", m=tiles(2), k=16 * channels,
+        kind=replace(base.kind, rate=base.kind.rate / c["implicit_simt"] * c["winograd_simt"]),
+        b_bytes=16.0 * channels * filters * element,
+    )  # fmt: skip
+    if base.kind.a_bits < 32:
+        return [fused]  # the coefficients of F(4x4) lose too much in half precision
+    count = tiles(4)
+    moved = [36.0 * count * channels * element, 36.0 * count * filters * element, 36.0 * channels * filters * element]
+    inputs, outputs, weights = moved
+    seconds = _stream(view, base.a_bytes, inputs) + _stream(view, outputs, product.c_elements * element)
+    seconds += _stream(view, weights / 4, weights)
+    room = c["resident_share"] * view.l2_bytes
+    split = replace(
+        base, algorithm="winograd_4x4", m=count, k=channels, batch=36, a_bytes=inputs, b_bytes=weights,
+        found_a=min(1.0, room / (inputs + outputs)), kept_c=min(1.0, room / (inputs + outputs)),
+        kind=replace(base.kind, rate=base.kind.rate / c["implicit_simt"], c_bits=base.kind.a_bits), lane_cycles=0.0,
+        extra_bytes=0.0, extra_times={"epilogue": seconds, "launch": 3 * view.stream_launch_s},
+    )  # fmt: skip
+    return [fused, split]
+
+
+def _stream(view: GpuView, read: float, written: float) -> float:
+    """Seconds of a transform that reads and writes so many bytes, what fits of them staying in the L2."""
+    total = read + written
+    found = min(1.0, view.constants["resident_share"] * view.l2_bytes / total)
+    dram = total * (1 - found) / (view.dram_bytes_per_s * view.constants["stream_efficiency"])
+    return max(dram, total / (view.l2_bytes_per_clk * view.constants["l2_efficiency"] * view.clock_hz))
 
 
 def _direct_job(kernel: Kernel, product: Product, view: GpuView, fmt: str) -> Job:

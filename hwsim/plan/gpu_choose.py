@@ -37,6 +37,7 @@ class ChoiceOptions:
     launch: str = "graph"
     head_length: int = 0
     cold_code: bool = True
+    throttle: bool = False  # every product at the clock its own power allows (single kernels); else at the view's
 
 
 def choose_kernels(kernels: Sequence[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
@@ -106,7 +107,7 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
 
     around = Surroundings(**{name: column(name) for name in Surroundings.__slots__})
     got = best_gemm(
-        view, kind, column("m"), column("n"), column("k"), column("batch"), launch=options.launch, throttle=False,
+        view, kind, column("m"), column("n"), column("k"), column("batch"), launch=options.launch, throttle=options.throttle,
         around=around,
     )  # fmt: skip
     tiles, names = got.tiles, got.limiter_names()

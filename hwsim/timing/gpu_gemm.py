@@ -97,7 +97,8 @@ class Surroundings:
 
     ``a_bytes``: distinct bytes of A over the batch where they are fewer than m x k (a convolution's input; 0: all).
     ``b_bytes`` likewise (one B for the whole batch, grouped query heads). ``found_a``, ``found_b``: shares of them already
-    in the L2; ``kept_c``: share of the results that stays there until they are read (-1: unknown, the model's own guess). ``extra_bytes``: read by layers fused into the epilogue,
+    in the L2; ``kept_c``: share of the results that stays there until they are read (-1: not
+    known, the model's own guess). ``extra_bytes``: read by layers fused into the epilogue,
     ``extra_found`` of them in the L2. ``lane_cycles``: clocks one SM spends per result on fused arithmetic.
     """
 

@@ -74,7 +74,17 @@ class Row:
     @property
     def key(self) -> tuple[object, ...]:
         """The configuration, software aside."""
-        return (self.source, self.machine, self.model, self.trace, self.batch, self.shapes, self.precision, self.sparsity, self.scenario)
+        return (
+            self.source,
+            self.machine,
+            self.model,
+            self.trace,
+            self.batch,
+            self.shapes,
+            self.precision,
+            self.sparsity,
+            self.scenario,
+        )
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -190,6 +200,8 @@ def _excluded(row: Row, r: dict[str, str]) -> str:
         return "padding removed"
     if row.source == "trt-demobert" and row.machine == "a30" and "10.9" in row.software:
         return "mislabelled table"
+    if row.machine == "jetson-agx-xavier" and row.trace in ("mobilenet_v2", "mobilenet_v1"):
+        return "launch interval derived from it"
     if row.source == "torch2trt" and "latency" in scenario:
         return "host latency"
     if row.source == "fastertransformer" and row.precision == "tf32":
@@ -201,7 +213,9 @@ def _excluded(row: Row, r: dict[str, str]) -> str:
 
 def _order(row: Row) -> tuple[object, ...]:
     """Newest software and most direct binding last."""
-    versions = [int(v) for v in re.findall(r"\d+", row.software if row.source == "trt-demobert" else row.extra["group"])]
+    versions = [
+        int(v) for v in re.findall(r"\d+", row.software if row.source == "trt-demobert" else row.extra["group"])
+    ]
     direct = 0 if "op" in row.software.split() or "op)" in row.software else 1 if "plugin" in row.software else 2
     if "TensorFlow" in row.software:
         direct = -1

@@ -37,7 +37,13 @@ def predict(row: Row) -> dict[str, Any]:
     bandwidth = res.accelerator.dram.bandwidth_bytes_per_s
     roof = max(res.macs / peak, res.plan.weight_bytes / bandwidth)
     seconds = res.latency_s + RULES["source"].get(row.source, {}).get("overhead_us", 0) * 1e-6
-    return {"predicted_s": seconds, "roofline_s": roof, "kernels": len(res.kernels), "bound": res.bound_by, "result": res}
+    return {
+        "predicted_s": seconds,
+        "roofline_s": roof,
+        "kernels": len(res.kernels),
+        "bound": res.bound_by,
+        "result": res,
+    }
 
 
 def _peak_format(precision: str) -> str:
@@ -91,7 +97,9 @@ def main() -> None:
         ratios = np.array([r["predicted_s"] / r["measured_s"] for r in scored])
         roof = np.array([r["roofline_s"] / r["measured_s"] for r in scored])
         error = np.abs(ratios - 1)
-        ranks = np.corrcoef(_rank(np.array([r["predicted_s"] for r in scored])), _rank(np.array([r["measured_s"] for r in scored])))
+        ranks = np.corrcoef(
+            _rank(np.array([r["predicted_s"] for r in scored])), _rank(np.array([r["measured_s"] for r in scored]))
+        )
         print(f"\nall {len(scored)}: median {np.median(error):.1%}, p90 {np.quantile(error, 0.9):.1%}, within 30 % "
               f"{(error <= 0.3).mean():.1%}, bias {np.median(ratios) - 1:+.1%}, rank correlation {ranks[0, 1]:.4f}; "
               f"roofline median {np.nanmedian(np.abs(roof - 1)):.1%}")  # fmt: skip
