@@ -17,15 +17,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rows import read  # noqa: E402
+from rows import read
 
-import hwsim  # noqa: E402
-from hwsim.machine import load_accelerator  # noqa: E402
-from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels  # noqa: E402
-from hwsim.plan.gpu_plan import STACKS, GpuTarget, make_gpu_plan  # noqa: E402
-from hwsim.plan.gpu_precision import multiply_gpu  # noqa: E402
-from hwsim.plan.precision import parse_precision  # noqa: E402
-from hwsim.schedule.gpu_view import gpu_view  # noqa: E402
+from hwsim.machine import load_accelerator
+from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
+from hwsim.plan.gpu_plan import STACKS, GpuTarget, make_gpu_plan
+from hwsim.plan.gpu_precision import multiply_gpu
+from hwsim.plan.precision import parse_precision
+from hwsim.schedule.gpu_view import gpu_view
 
 MACHINES = {"A100-PCIE-80GB": "a100-pcie-80gb", "T4": "t4", "V100-PCIE-32GB": "v100-pcie", "V100": "v100-sxm2"}
 

@@ -18,10 +18,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rows import RULES, Row, network_rows, neusight_rows  # noqa: E402
+from rows import RULES, Row, network_rows, neusight_rows
 
-import hwsim  # noqa: E402
-from hwsim.errors import HwsimError  # noqa: E402
+import hwsim
+from hwsim.errors import HwsimError
 
 
 def predict(row: Row) -> dict[str, Any]:
@@ -84,11 +84,11 @@ def main() -> None:
         scored.append({**{k: getattr(row, k) for k in ("source", "machine", "model", "trace", "batch", "precision", "sparsity",
                                                        "measured_s", "scenario", "software", "excluded")},
                        "shapes": " ".join(f"{k}={v}" for k, v in row.shapes), **got})  # fmt: skip
-    if args.rows:
-        for r in scored:
-            print(f"{r['source']:22s} {r['machine']:22s} {r['model'][:26]:26s} {r['shapes']:8s} b{r['batch']:<5d} {r['precision']:5s} "
-                  f"{r['sparsity']:6s} {r['measured_s'] * 1e3:9.3f} {r['predicted_s'] * 1e3:9.3f} "
-                  f"{r['predicted_s'] / r['measured_s'] - 1:+7.1%}  roof {r['roofline_s'] / r['measured_s']:.2f} {r['bound']}")  # fmt: skip
+    for r in scored if args.rows else ():
+        ratio, roof = r["predicted_s"] / r["measured_s"], r["roofline_s"] / r["measured_s"]
+        name = f"{r['source']:22s} {r['machine']:22s} {r['model'][:26]:26s} {r['shapes']:8s} b{r['batch']:<5d}"
+        times = f"{r['measured_s'] * 1e3:9.3f} {r['predicted_s'] * 1e3:9.3f} {ratio - 1:+7.1%}"
+        print(f"{name} {r['precision']:5s} {r['sparsity']:6s} {times}  roof {roof:.2f} {r['bound']}")
     for by in ("source", "machine", "model", "precision"):
         print(f"\n{by:28s} rows  median   p90  <=30%   bias")
         for name, count, median, p90, within, bias in summary(scored, by):
@@ -107,7 +107,7 @@ def main() -> None:
         print(f"refused {count}: {text}")
     if args.csv:
         names = [n for n in scored[0] if n != "result"]
-        with open(args.csv, "w", encoding="utf-8", newline="") as file:
+        with Path(args.csv).open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, names, lineterminator="\n", extrasaction="ignore")
             table.writeheader()
             table.writerows({**r, "measured_s": f"{r['measured_s']:.6g}", "predicted_s": f"{r['predicted_s']:.6g}",
