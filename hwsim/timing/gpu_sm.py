@@ -60,10 +60,12 @@ class SmNumbers(NamedTuple):
 
 
 class LoopShape(NamedTuple):
-    """A tile's main loop, counted. Per warp (or warp group) and slice of k: ``loads`` instructions of ``load_wavefronts``
-    in all, ``last_load`` in the last one, and ``products`` instructions. Per warp and k-step: ``slices``, ``copies``
-    instructions (at most). Per CTA and k-step: ``copy_wavefronts``, ``step_bytes``, and, of asynchronous instructions,
-    ``matrix_cycles`` of the matrix unit with operands ready, ``fed_cycles`` as its operands come.
+    """A tile's main loop, counted.
+
+    Per warp (or warp group) and slice of k: ``loads`` instructions of ``load_wavefronts`` in all, ``last_load`` in the
+    last one, and ``products`` instructions. Per warp and k-step: ``slices``, ``copies`` instructions (at most). Per CTA
+    and k-step: ``copy_wavefronts`` and ``step_bytes`` written, ``link_bytes`` drawn over the link, and of asynchronous
+    instructions ``products``, ``matrix_cycles`` with operands ready, ``fed_cycles`` as operands come.
     """
 
     warps: Numbers
@@ -75,6 +77,7 @@ class LoopShape(NamedTuple):
     copies: Numbers
     copy_wavefronts: Numbers
     step_bytes: Numbers
+    link_bytes: Numbers
     matrix_cycles: Numbers
     matrix_wavefronts: Numbers
     fed_cycles: Numbers
@@ -92,26 +95,45 @@ class LoopRate(NamedTuple):
     circuits: Any
 
 
-def step_bytes(m: Numbers, n: Numbers, k: Numbers, instruction: Instruction) -> tuple[Numbers, Numbers]:
-    """Bytes of A and B in one k-step of a CTA; a sparse A is half as large plus its metadata (2 bits a kept element)."""
+def step_bytes(
+    m: Numbers, n: Numbers, k: Numbers, instruction: Instruction, pair: Numbers = 1
+) -> tuple[Numbers, Numbers]:
+    """Bytes of A and B in one k-step of a CTA; a sparse A is half as large plus its metadata (2 bits a kept element).
+
+    ``pair`` CTAs of `tcgen05` hold one part of B each.
+    """
     bits = BITS[instruction.input]
     a = m * k * bits // 8
     if instruction.sparse:
         a = a // 2 + m * k // META
-    return a, n * k * bits // 8
+    return a, n * k * bits // 8 // (pair if whole_cta(instruction) else 1)
+
+
+def whole_cta(instruction: Instruction) -> bool:
+    """Whether one instruction multiplies for the whole CTA (or two of them), as `tcgen05` does."""
+    return instruction.name.startswith("tcgen05")
 
 
 def loop_shape(
-    m: Numbers, n: Numbers, k: Numbers, warp_m: Numbers, warp_n: Numbers, instruction: Instruction, groups: Numbers = 1
+    m: Numbers,
+    n: Numbers,
+    k: Numbers,
+    warp_m: Numbers,
+    warp_n: Numbers,
+    instruction: Instruction,
+    groups: Numbers = 1,
+    pair: Numbers = 1,
 ) -> LoopShape:
     """Count the main loop of an m x n tile, k at a time, by warps of warp_m x warp_n in ``groups`` that share each k-step.
 
-    Sizes must be whole instructions. Fragments are loaded 16 B a lane at a time, whole blocks only.
+    Sizes must be whole instructions. Fragments are loaded 16 B a lane at a time, whole blocks only. ``pair`` CTAs of a
+    cluster draw B over the link only once between them.
     """
     i = instruction
     bits = BITS[i.input]
-    a_bytes, b_bytes = step_bytes(m, n, k, i)
+    a_bytes, b_bytes = step_bytes(m, n, k, i, pair)
     size = a_bytes + b_bytes
+    drawn = a_bytes + (b_bytes if whole_cta(i) else b_bytes // pair)
     warps = (m // warp_m) * (n // warp_n) * groups
     slices = k // i.k // groups
     vectors = _up(size, VECTOR)
@@ -120,12 +142,12 @@ def loop_shape(
     matrix, read, fed, products = none, none, none, none
     if i.unit == "matrix":
         rows = (m // i.m) * (k // i.k)
-        columns = n if i.name.startswith("tcgen05") else warp_n
+        columns = n if whole_cta(i) else warp_n
         across = n // columns
         a = i.m * i.k * bits // 8 // (2 if i.sparse else 1)
         for width, times in ((i.n_most + none, columns // i.n_most), (columns % i.n_most, columns % i.n_most > 0)):
             cycles = i.cycles * width // i.n
-            waves = _up(a + width * i.k * bits // 8, WAVEFRONT)
+            waves = _up(a + width * i.k * bits // 8 // (pair if whole_cta(i) else 1), WAVEFRONT)
             matrix = matrix + rows * across * times * cycles
             read = read + rows * across * times * waves
             fed = fed + rows * across * times * np.maximum(cycles, waves)
@@ -140,15 +162,15 @@ def loop_shape(
             products = (warp_m // LANES[0]) * (warp_n // LANES[1]) // (2 if i.input == "fp16" else 1)
         else:
             blocks = warp_m // i.m
-            a = _packed(blocks, i.m * i.k * bits // 8 // (2 if i.sparse else 1))
-            b = _packed(warp_n // i.n, i.n * i.k * bits // 8)
-            loads, waves_loaded, last = a[0] + b[0], a[1] + b[1], b[2]
+            of_a = _packed(blocks, i.m * i.k * bits // 8 // (2 if i.sparse else 1))
+            of_b = _packed(warp_n // i.n, i.n * i.k * bits // 8)
+            loads, waves_loaded, last = of_a[0] + of_b[0], of_a[1] + of_b[1], of_b[2]
             if i.sparse:
                 meta = _packed(blocks, i.m * i.k // META)
                 loads, waves_loaded, last = loads + meta[0], waves_loaded + meta[1], meta[2]
             products = blocks * (warp_n // i.n)
     return LoopShape(
-        warps, slices, loads, waves_loaded, last, products, copies, copy_wavefronts, size, matrix, read, fed
+        warps, slices, loads, waves_loaded, last, products, copies, copy_wavefronts, size, drawn, matrix, read, fed
     )
 
 
@@ -181,7 +203,7 @@ def _synchronous(
     by_hand = i.architecture in BY_HAND
     own = _up(s.warps, sm.sub_cores)  # warps of one CTA on its busiest sub-core, and of all
     everyone = _up(s.warps * residents, sm.sub_cores)
-    size = s.step_bytes / sm.burst_bytes_per_clk
+    size = s.link_bytes / sm.burst_bytes_per_clk
     share = np.minimum(size, s.copies * VECTOR / sm.burst_bytes_per_clk)
     landed = sm.link_latency + _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)
 
@@ -216,7 +238,7 @@ def _synchronous(
         "tensor": everyone * s.slices * s.products * i.cycles,
         "shared": residents * (s.warps * s.slices * s.load_wavefronts + (2 if by_hand else 1) * s.copy_wavefronts),
         "issue": everyone * (s.slices * (s.products + s.loads) + moved + overhead + (1 if by_hand else 3)) / sm.issue,
-        "link": residents * s.step_bytes / np.minimum(sm.link_bytes_per_clk, sm.burst_bytes_per_clk),
+        "link": residents * s.link_bytes / np.minimum(sm.link_bytes_per_clk, sm.burst_bytes_per_clk),
         "warp": warp,
         "fragments": fragments,
         "latency": latency,
@@ -229,17 +251,17 @@ def _asynchronous(
     s: LoopShape, i: Instruction, sm: SmNumbers, stages: Numbers, residents: Numbers, overhead: Numbers
 ) -> dict[str, Numbers]:
     """Circuits of warps that order products of operands in shared memory."""
-    size = s.step_bytes / sm.burst_bytes_per_clk
+    size = s.link_bytes / sm.burst_bytes_per_clk
     landed = sm.link_latency + size + _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)
-    latency = (landed + s.fed_cycles + 2) / stages
-    if not i.name.startswith("tcgen05"):
+    latency = (landed + s.fed_cycles + i.result - i.cycles + 2) / stages
+    if not whole_cta(i):
         # A warp group lets go of a buffer only when it has ordered the products of the next one.
         latency = np.maximum(latency, (landed + s.products // s.warps + overhead + 5) / (stages - 1))
     return {
         "tensor": residents * s.matrix_cycles,
         "shared": residents * np.maximum(s.matrix_wavefronts + s.copy_wavefronts, s.fed_cycles),
         "issue": residents * (s.products + overhead + 4) / sm.issue,
-        "link": residents * s.step_bytes / np.minimum(sm.link_bytes_per_clk, sm.burst_bytes_per_clk),
+        "link": residents * s.link_bytes / np.minimum(sm.link_bytes_per_clk, sm.burst_bytes_per_clk),
         "warp": s.fed_cycles,
         "fragments": 0 * size,
         "latency": latency,

@@ -31,7 +31,8 @@ class Tile:
     """What one CTA computes: m x n of C, k at a time, by warps (or warp groups) of warp_m x warp_n.
 
     ``groups`` of warps take different slices of each k-step. ``stages``: buffers in shared memory. ``overhead``:
-    address and loop instructions of a warp and k-step.
+    address and loop instructions of a warp and k-step. ``pair``: CTAs that share B. Those of `wgmma` send each other
+    their part of it; those of `tcgen05` also leave it where it is and read it from both places.
     """
 
     m: int
@@ -43,6 +44,7 @@ class Tile:
     stages: int = 2
     groups: int = 1
     overhead: int = 4
+    pair: int = 1
 
     def __post_init__(self) -> None:
         i = self.instruction
@@ -71,7 +73,11 @@ class Tile:
         a = self.m * self.k * self.bits // 8
         if self.instruction.sparse:
             a = a // 2 + self.m * self.k // META
-        return a, self.n * self.k * self.bits // 8
+        return a, self.n * self.k * self.bits // 8 // (self.pair if self.whole_cta else 1)
+
+    @property
+    def whole_cta(self) -> bool:
+        return self.instruction.name.startswith("tcgen05")
 
 
 def wavefronts(size: int) -> int:
@@ -101,7 +107,9 @@ def fragment_loads(tile: Tile, buffer: int) -> list[Op]:
             words = own * i.k * tile.bits // 32  # 4 B words of a thread; lanes of one row or column read the same
             for first in range(0, max(words, 1), 4):
                 unique = across * i.k * tile.bits // 8 * min(4, words - first) // max(words, 1)
-                loads.append(Op("load", wavefronts=max(VECTOR, wavefronts(unique)), writes=(f"{letter}{buffer}.{first}",)))
+                loads.append(
+                    Op("load", wavefronts=max(VECTOR, wavefronts(unique)), writes=(f"{letter}{buffer}.{first}",))
+                )
         return loads
     a_block, b_block = i.m * i.k * tile.bits // 8 // (2 if i.sparse else 1), i.n * i.k * tile.bits // 8
     a = [(f"a{buffer}.{r}", a_block) for r in range(tile.warp_m // i.m)]
@@ -122,9 +130,7 @@ def multiplications(tile: Tile, buffer: int, step: int) -> list[Op]:
             for r in range(rows):
                 a, b = r * i.k * tile.bits // 32 // 4 * 4, c * results * i.k * tile.bits // 32 // 4 * 4
                 reads = (f"a{buffer}.{a}", f"b{buffer}.{b}", f"c{r}.{c}")
-                ops.append(
-                    Op("math", step, i.cycles, i.own, i.chain, reads=reads, writes=(f"c{r}.{c}",))
-                )
+                ops.append(Op("math", step, i.cycles, i.own, i.chain, reads=reads, writes=(f"c{r}.{c}",)))
         return ops
     height = tile.warp_m // i.m
     for c in range(tile.warp_n // i.n):
@@ -215,7 +221,9 @@ def ordering(tile: Tile, steps: int, consumers: int) -> Iterator[Op]:
     for step in range(steps):
         if step >= tile.stages:
             yield Op("await", step, event=("empty", step - tile.stages), count=consumers)
-        yield Op("bulk", step, bytes=sum(tile.step_bytes()), event=("full", step))
+        a, b = tile.step_bytes()
+        drawn = a + (b if tile.whole_cta else b // tile.pair)
+        yield Op("bulk", step, bytes=a + b, drawn=drawn, event=("full", step))
 
 
 def grouped(tile: Tile, steps: int) -> Iterator[Op]:
@@ -258,17 +266,16 @@ def matrix_ops(tile: Tile, step: int) -> Iterator[Op]:
         n = min(left, i.n_most)
         left -= n
         cycles = i.cycles * n // i.n
-        size = a + n * i.k * tile.bits // 8
+        size = a + n * i.k * tile.bits // 8 // (tile.pair if tile.whole_cta else 1)
         yield Op("matrix", step, cycles=cycles, latency=cycles + i.result - i.cycles, wavefronts=wavefronts(size))
 
 
 def cta_programs(tile: Tile, steps: int) -> list[list[Op]]:
     """Programs of all warps of a CTA over ``steps`` k-steps, in the style of the tile's instruction."""
-    name = tile.instruction.name
-    if name.startswith("wgmma"):
-        return [list(ordering(tile, steps, tile.warps)), *(list(grouped(tile, steps)) for _ in range(tile.warps))]
-    if name.startswith("tcgen05"):
+    if tile.whole_cta:
         return [list(ordering(tile, steps, 1)), list(matrix(tile, steps))]
+    if tile.instruction.unit == "matrix":
+        return [list(ordering(tile, steps, tile.warps)), *(list(grouped(tile, steps)) for _ in range(tile.warps))]
     copies = tile.instruction.architecture not in ("maxwell", "pascal", "volta", "turing")
     program = copied if copies else staged
     return [list(program(tile, warp, steps)) for warp in range(tile.warps)]

@@ -63,7 +63,8 @@ class Op:
     to registers); commit, wait (this warp's groups of copies or asynchronous matrix instructions: at most ``count`` may
     be unfinished); barrier (of the CTA); bulk (a copy that announces itself as ``event``); matrix (asynchronous, on the
     SM's matrix unit); await, arrive (an ``event`` of the CTA: open after ``count`` arrivals).
-    ``own``: clocks before the same warp may use the same pipe again. ``arrive_at_end``: the group's end announces it.
+    ``own``: clocks before the same warp may use the same pipe again. ``drawn``: bytes of a bulk copy that come over this
+    SM's link, the others being sent by a neighbour (0: all). ``arrive_at_end``: the group's end announces it.
     """
 
     kind: str
@@ -75,6 +76,7 @@ class Op:
     writes: tuple[str, ...] = ()
     wavefronts: int = 0
     bytes: int = 0
+    drawn: int = 0
     count: int = 0
     event: tuple[str, int] = ("", 0)
     arrive_at_end: bool = False
@@ -135,7 +137,7 @@ class Sm:
         self.pipe_free: dict[tuple[int, str], int] = defaultdict(int)
         self.port_free = 0
         self.link_free = Fraction(0)
-        self.moved = 0
+        self.moved = Fraction(0)
         self.matrix_queue: list[tuple[Warp, int, Op]] = []
         self.matrix_busy = False
         self.future: list[tuple[int, int, Callable[[int], None]]] = []
@@ -158,11 +160,13 @@ class Sm:
         self.log("port", warp, op, begin, self.port_free)
         return self.port_free
 
-    def use_link(self, now: int, size: int, warp: Warp, op: Op) -> int:
+    def use_link(self, now: int, size: int | Fraction, warp: Warp, op: Op) -> int:
         """Queue at the link; returns the clock in which the last byte has arrived."""
         begin = max(Fraction(now), self.link_free)
         self.moved += size
-        self.link_free = max(begin + size / self.config.burst_bytes_per_clk, self.moved / self.config.link_bytes_per_clk)
+        self.link_free = max(
+            begin + size / self.config.burst_bytes_per_clk, self.moved / self.config.link_bytes_per_clk
+        )
         self.log("link", warp, op, begin.__ceil__(), self.link_free.__ceil__())
         return (self.link_free + self.config.link_latency).__ceil__()
 
@@ -248,7 +252,9 @@ class Sm:
             landed = self.use_link(now, op.bytes, warp, op)
             for register in op.writes:
                 warp.ready[register] = 1 << 60
-            self.later(landed, lambda t: warp.ready.update(dict.fromkeys(op.writes, self.use_port(t, op.wavefronts, warp, op))))
+            self.later(
+                landed, lambda t: warp.ready.update(dict.fromkeys(op.writes, self.use_port(t, op.wavefronts, warp, op)))
+            )
             return
         else:
             self.issue_other(warp, op, now)
@@ -274,8 +280,10 @@ class Sm:
                 if left[0] == 0:
                     self.arrive(warp.cta, op.event, end)
 
+            part = Fraction(op.drawn or op.bytes, op.bytes)
             for size in pieces:
-                self.later(self.use_link(now, size, warp, op), lambda t, size=size: landed_piece(t, size))  # type: ignore[misc]
+                landed = self.use_link(now, size * part, warp, op)
+                self.later(landed, lambda t, size=size: landed_piece(t, size))  # type: ignore[misc]
         elif op.kind == "matrix":
             warp.groups[-1] += 1
             self.matrix_queue.append((warp, len(warp.groups) - 1, op))

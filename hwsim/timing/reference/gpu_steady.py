@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from hwsim.errors import HwsimError
 from hwsim.timing.reference.gpu_program import Tile, cta_programs
@@ -21,7 +22,8 @@ def period(run: SmRun, stages: int) -> tuple[Fraction, bool]:
     """Clocks in which the resident CTAs advance one k-step, and whether they do so periodically to the last clock.
 
     The last 2 ``stages`` + 4 k-steps, where nothing new is ordered, do not count. Without a period of up to ``LONGEST``
-    k-steps that occurs twice, the mean over the second half of the rest is returned. Raises HwsimError for short runs.
+    k-steps, seen at least three times, the mean over the second half of the rest is returned. Raises HwsimError for short
+    runs.
     """
     per_cta = [_period(ends[: len(ends) - 2 * stages - 4]) for ends in run.step_end]
     return sum((p for p, _ in per_cta), Fraction(0)) / len(per_cta), all(exact for _, exact in per_cta)
@@ -30,9 +32,10 @@ def period(run: SmRun, stages: int) -> tuple[Fraction, bool]:
 def _period(ends: Sequence[int]) -> tuple[Fraction, bool]:
     if len(ends) < 8:
         raise HwsimError("SM: too few k-steps for a steady state")
-    gaps = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(ends)]
     for length in range(1, LONGEST + 1):
-        if 3 * length <= len(gaps) and gaps[-length:] == gaps[-2 * length : -length]:
-            return Fraction(sum(gaps[-length:]), length), gaps[-length:] == gaps[-3 * length : -2 * length]
+        seen = max(2 * length, LONGEST)  # as many gaps equal those one period before
+        if seen + length <= len(gaps) and gaps[-seen:] == gaps[-seen - length : -length]:
+            return Fraction(sum(gaps[-length:]), length), True
     half = len(gaps) // 2
     return Fraction(sum(gaps[half:]), len(gaps) - half), False
