@@ -207,28 +207,31 @@ def _synchronous(
     share = np.minimum(size, s.copies * VECTOR / sm.burst_bytes_per_clk)
     landed = sm.link_latency + _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)
 
+    arrive = sm.shared_latency + sm.wavefront_latency * (s.last_load - 1)  # of a slice's last fragment
+
     def path(slices: Numbers, warp_of: Numbers = 1) -> Numbers:
         """Clocks from the opening of a CTA's barrier to a warp's last product of so many slices.
 
         ``warp_of``: 1 for the last of the warps on its sub-core, as many as there are for the first.
         """
-        alone = slices * (s.products - 1) * i.own + (slices - 1) * np.maximum(i.own, _up(s.loads + 1, sm.issue))
+        once = (s.products - 1) * i.own
+        turn = np.maximum(once + np.maximum(i.own, _up(s.loads + 1, sm.issue)), i.chain)
+        alone = once + (slices - 1) * turn
         piped = (slices * own * s.products - warp_of) * i.cycles
-        ported = (slices - 1) * s.warps * s.load_wavefronts - s.last_load + sm.shared_latency
-        ported = (ported + (s.products - 1) * i.own) * (slices > 1) * (warp_of == 1)
+        ported = ((slices - 1) * s.warps * s.load_wavefronts - s.last_load + arrive) * (slices > 1) * (warp_of == 1)
         return np.maximum(_up(own * s.loads, sm.issue) + np.maximum(alone, piped), ported)
 
     # From one opening of the barrier to the next: a k-step's products, then loop, waits, (stores) and barrier.
-    closing = overhead + (1 + s.copies if by_hand else 3) + sm.barrier_latency
-    warp = path(s.slices) + closing + s.copies * (s.slices == 1)
+    closing = (overhead + (1 + s.copies if by_hand else 3) + s.copies * (s.slices == 1)) // sm.issue
+    warp = path(s.slices) + closing + sm.barrier_latency
     # Fragments of the next slice but one are not loaded before this slice's products: two slices close the circuit.
     late = np.maximum(s.loads - 1, s.load_wavefronts - s.last_load)
-    ready = late + sm.shared_latency + sm.wavefront_latency * (s.last_load - 1)
-    fragments = s.slices * (ready + i.own + 1) / 2 * (s.loads > 0)
+    fragments = s.slices * (late + arrive + i.own + 1) / 2 * (s.loads > 0)
     # A buffer's round trip: from its order to the barrier behind which it is in use, on to the next order for it.
-    opened = landed + (1 if by_hand else 2) + sm.barrier_latency
+    opened = landed + (1 if by_hand else 2) // sm.issue + sm.barrier_latency
     if by_hand:
-        latency = opened + np.maximum(path(1, own) + size + 1, path(1) + share + 2 * s.copies)
+        stored = path(1) + share + 2 * s.copies // sm.issue
+        latency = opened + np.maximum(path(1, own) + size + 1 // sm.issue, stored)
     else:
         early = opened + size + path(1, own)
         last = opened + share / np.maximum(1, s.slices - 1) + path(np.maximum(1, s.slices - 1))

@@ -345,11 +345,11 @@ class Sm:
             wake = [when for when, _, _ in self.future[:1]]
             waiting: list[tuple[Warp, str]] = []
             for warp in self.warps:
-                if warp.done:
-                    continue
                 if id(warp) in issued:
                     warp.stalls["issue"] += 1
                     wake.append(now + 1)
+                    continue
+                if warp.done:
                     continue
                 soonest, why = self.blocked(warp, now)
                 if soonest is not None:
