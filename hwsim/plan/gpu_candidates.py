@@ -126,7 +126,8 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
         round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, max(width, 8), form=fmt,
     )  # fmt: skip
     a_bytes = min(sum(o.bytes for o in a), m * k * batch * kind.a_bits / 8) if a else 0.0
-    b_bytes = 0.0 if weights else float(sum(o.bytes for o in b))
+    # Narrow weights bring scales and zero points, which their width does not say.
+    b_bytes = float(weights.bytes * multiply.convert_b) if weights else float(sum(o.bytes for o in b))
     if not weights and b and product.b_elements < batch * n * k:
         b_bytes = product.b_elements * kind.b_bits / 8
     lanes = view.simt_macs["fp32"] * view.constants["issue_efficiency"]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.formats import FORMATS
+from hwsim.plan.gpu_attend import decode_choices, decodes
 from hwsim.plan.gpu_candidates import Job, memory_work, product_jobs
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.gpu_choice import GpuChoice
@@ -46,10 +47,13 @@ def choose_kernels(kernels: Sequence[Kernel], view: GpuView, options: ChoiceOpti
     distinct = dict(zip(reversed(keys), reversed(kernels), strict=True))
     found: dict[tuple[object, ...], GpuChoice] = {}
     products = [k for k in distinct.values() if k.kind == "matmul"]
-    attention = [k for k in distinct.values() if k.kind == "attention"]
+    decoding = [k for k in distinct.values() if decodes(k)]
+    attention = [k for k in distinct.values() if k.kind == "attention" and not decodes(k)]
     others = [k for k in distinct.values() if k.kind not in ("matmul", "attention")]
     found |= dict(zip(map(signature, products), _products(products, view, options), strict=True))
     found |= dict(zip(map(signature, attention), _attention(attention, view, options), strict=True))
+    decoded = decode_choices(decoding, view, launch_seconds(view, options))
+    found |= dict(zip(map(signature, decoding), decoded, strict=True))
     found |= dict(zip(map(signature, others), _memory(others, view, options), strict=True))
     return [found[key] for key in keys]
 

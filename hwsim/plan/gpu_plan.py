@@ -10,6 +10,7 @@ from hwsim.formats import storage_bytes
 from hwsim.network.graph import Layer, Network
 from hwsim.network.opdefs import Product
 from hwsim.network.ops import OPS, kv_cache_elements
+from hwsim.plan.gpu_cache import appended
 from hwsim.plan.gpu_casts import insert_casts
 from hwsim.plan.gpu_fusion import GpuGroup, Grouping, group_gpu
 from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused
@@ -96,17 +97,17 @@ def make_gpu_plan(
     if not grouping.groups:
         raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
     kernels = _Planner(net, grouping, target, table, sparsity, stack).kernels()
-    formats = tensor_formats(net, table)
     kernels = insert_casts(kernels, fuse, {t.name for t in net.inputs} | grouping.constants)
     results = {p for n in net.output_names for p in grouping.parts[n]}
-    sizes = {o.tensor: o.bytes for k in kernels for o in (*k.inputs, *k.outputs) if o.role not in ("cache", "table")}
+    held = {o.tensor for k in kernels for o in (*k.inputs, *k.outputs) if o.role in ("cache", "table", "keep")}
+    sizes = {o.tensor: o.bytes for k in kernels for o in (*k.inputs, *k.outputs) if o.tensor not in held}
     peak = peak_bytes(
-        [[o.tensor for o in k.outputs] for k in kernels],
+        [[o.tensor for o in k.outputs if o.tensor in sizes] for k in kernels],
         [[o.tensor for o in k.inputs if o.tensor in sizes] for k in kernels],
         sizes, set(grouping.constants), [t.name for t in net.inputs if t.name in sizes], results & sizes.keys(),
     )  # fmt: skip
     return Plan(
-        net.name, target.machine, tuple(kernels), weight_bytes(net, table), peak, cache_bytes(net, formats),
+        net.name, target.machine, tuple(kernels), weight_bytes(net, table), peak, cache_bytes(net, table),
         tuple(dict.fromkeys(n for k in kernels for n in k.notes)),
     )  # fmt: skip
 
@@ -143,6 +144,13 @@ class _Planner:
         return out
 
     def _cut(self, kernel: Kernel, index: int) -> list[Kernel]:
+        lead = self.net.by_id[kernel.layers[-1]] if kernel.kind == "attention" else None
+        if lead is not None and "cache" in lead.attrs and len(kernel.inputs):
+            first, whole = appended(self.net, lead, kernel, precision_of(lead, self.table), index)
+            return [first, *self._attention(whole, index + 1)]
+        return self._attention(kernel, index)
+
+    def _attention(self, kernel: Kernel, index: int) -> list[Kernel]:
         if kernel.kind == "attention":
             assert kernel.multiply is not None
             depth = max(kernel.products[0].k, kernel.products[1].n)
@@ -203,7 +211,7 @@ class _Planner:
         if lead.op == "attention":
             past = kv_cache_elements(lead, net.input_shapes(lead)) - sum(elements_of(net, s) for s in lead.src[1:3])
             if past > 0:
-                fmt = precision.activations
+                fmt = precision.cache
                 inputs.append(Operand(f"{lead.id}.cache", past, storage_bytes(past, fmt), fmt, role="cache"))
         made = self._outputs(group)
         outputs = tuple(self._operand(n, self._elements(n), "") for n in made)
@@ -298,7 +306,9 @@ def unfused_attention(kernel: Kernel, index: int) -> list[Kernel]:
         return Operand(tensor, elements, storage_bytes(elements, fmt), fmt, role=role)
 
     queries = next(o.tensor for o in kernel.inputs if o.role == "a")
-    keys = [o.tensor for o in kernel.inputs if o.role in ("b", "cache")] or [queries]
+    # A cache holds keys and values of all tokens, the new ones among them.
+    keys = [o.tensor for o in kernel.inputs if o.role == "cache"][:1]
+    keys = keys or [o.tensor for o in kernel.inputs if o.role == "b"] or [queries]
     mask = tuple(replace(o, role="x") for o in kernel.inputs if o.role in ("mask", "x"))
     scores = operand(f"{last_layer}.scores", qk.c_elements, "")
     weights = operand(f"{last_layer}.weights", qk.c_elements, "")

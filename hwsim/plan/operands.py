@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hwsim.errors import HwsimError
 from hwsim.formats import storage_bytes
 from hwsim.network.graph import Layer, Network
+from hwsim.network.opdefs import Weight
 from hwsim.network.ops import OPS, kv_cache_elements
 from hwsim.plan.kernel import Operand
 from hwsim.plan.precision import Precision, precision_of, tensor_format
@@ -68,14 +69,12 @@ def group_weights(net: Network, layers: Sequence[Layer], precision: Precision) -
             product = net.products[layer.id][0]
             elements += product.b_elements
             nbytes += storage_bytes(product.b_elements, precision.weights)
+            nbytes += precision.scale_bytes(product.b_elements, product.k)
             tensor = tensor or layer.id
             continue
         for weight in op.weights(layer, shapes, tuple(int(d) for d in layer.shape)):
-            fmt = precision.weights
-            if weight.role == "bias" and fmt in ("int8", "uint8", "int4"):
-                fmt = "int32"
             elements += weight.elements
-            nbytes += storage_bytes(weight.elements, fmt)
+            nbytes += _stored(layer, weight, precision)
             tensor = tensor or str(layer.attrs.get("tied", layer.id))
     return Operand(f"{tensor}.weights", elements, nbytes, precision.weights) if elements else None
 
@@ -86,17 +85,29 @@ def weight_bytes(net: Network, table: dict[str, Precision] | None) -> int:
     for layer in net.layers:
         found = net.weights[layer.id]
         if found:
-            fmt = precision_of(layer, table).weights
-            for weight in found:
-                wide = weight.role == "bias" and fmt in ("int8", "uint8", "int4")
-                total += storage_bytes(weight.elements, "int32" if wide else fmt)
+            precision = precision_of(layer, table)
+            total += sum(_stored(layer, weight, precision) for weight in found)
     return total
 
 
-def cache_bytes(net: Network, formats: dict[str, str]) -> int:
+def _stored(layer: Layer, weight: Weight, precision: Precision) -> int:
+    """Bytes of one constant: biases of integer layers are 32 bits wide; narrow weights bring their scales.
+
+    Vectors (biases, scales and shifts of normalisations) stay as wide as activations where only weights are quantised.
+    """
+    fmt = precision.weights
+    if precision.weight_only and len(weight.shape) < 2:
+        return storage_bytes(weight.elements, precision.activations)
+    if weight.role == "bias" and fmt in ("int8", "uint8", "int4"):
+        fmt = "int32"
+    depth = math.prod(weight.shape[1:]) if layer.op.startswith("conv") else weight.shape[-1] if weight.shape else 1
+    return storage_bytes(weight.elements, fmt) + precision.scale_bytes(weight.elements, depth)
+
+
+def cache_bytes(net: Network, table: dict[str, Precision] | None) -> int:
     """Bytes of keys and values that outlive the run."""
     return sum(
-        storage_bytes(kv_cache_elements(la, net.input_shapes(la)), formats[la.id])
+        storage_bytes(kv_cache_elements(la, net.input_shapes(la)), precision_of(la, table).cache)
         for la in net.layers
         if la.op == "attention"
     )

@@ -121,7 +121,7 @@ def make_plan(
         tuple(kernels),
         weight_bytes(net, table),
         peak_bytes(made, [g.reads for g in groups], size, kept, [t.name for t in net.inputs], results),
-        cache_bytes(net, formats),
+        cache_bytes(net, table),
         tuple(notes),
     )
 
@@ -194,8 +194,8 @@ def _kernel(
     if lead.op == "attention":
         past = kv_cache_elements(lead, net.input_shapes(lead)) - sum(elements_of(net, s) for s in lead.src[1:3])
         if past > 0:
-            nbytes = storage_bytes(past, precision.activations)
-            inputs.append(Operand(f"{lead.id}.cache", past, nbytes, precision.activations))
+            nbytes = storage_bytes(past, precision.cache)
+            inputs.append(Operand(f"{lead.id}.cache", past, nbytes, precision.cache))
     mask_bytes = 0
     if lead.op == "attention" and len(lead.src) > 3:
         mask = next((o for o in inputs if o.tensor == _stored(net, lead.src[3])), None)

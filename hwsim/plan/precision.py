@@ -1,30 +1,64 @@
 """Precision assignment: which number formats each layer's operands have, and how a machine multiplies them.
 
-A precision is the formats of weights, activations, accumulator and output. A preset names a common one (``int8`` is 8-bit
-weights and activations with 32-bit accumulation); None keeps the network's own formats; a mapping (or text
+A precision is the formats of weights, activations, accumulator, output and key/value cache. A preset names a common one
+(``int8`` is 8-bit weights and activations with 32-bit accumulation); endings change it: ``w4a16g64`` has a scale for every
+64 weights, ``bf16kv8`` keeps keys and values in 8 bits. None keeps the network's own formats; a mapping (or text
 ``int8,classifier*=bf16``) sets it per layer, later patterns winning.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwsim.errors import HwsimError, near
 from hwsim.formats import FORMATS, get_format
 from hwsim.network.graph import Layer, Network
 
+INTEGERS = frozenset(n for n, f in FORMATS.items() if f.kind in ("int", "uint"))
+# Formats of the key/value cache by the name an ending gives them.
+KV_FORMATS = {"4": "int4", "8": "int8", "16": "", "int4": "int4", "int8": "int8", "fp8": "e4m3"}
+_ENDINGS = re.compile(r"(?P<base>.+?)(?:-?g(?P<group>\d{1,5}))?(?:-?kv(?P<kv>[a-z]*\d+))?", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Formats of one layer's operands; ``passes`` is how many products of a narrower format make up one (0: machine's)."""
+    """Formats of one layer's operands; ``passes`` is how many products of a narrower format make up one (0: machine's).
+
+    ``kv`` is the format keys and values are kept in ("": that of the activations); ``group`` weights along K share a
+    scale and a zero point (0: all of an output share a scale).
+    """
 
     weights: str
     activations: str
     accumulate: str
     output: str
     passes: int = 0
+    kv: str = ""
+    group: int = 0
+
+    @property
+    def weight_only(self) -> bool:
+        """Whether weights are stored narrower than what they are multiplied with."""
+        return FORMATS[self.weights].width < FORMATS[self.activations].width
+
+    @property
+    def cache(self) -> str:
+        """The format keys and values are kept in."""
+        return self.kv or self.activations
+
+    def scale_bytes(self, elements: int, depth: int) -> int:
+        """Bytes of the 16-bit scales (and zero points of a group, as wide as a weight) of ``elements`` weights.
+
+        ``depth`` is their extent along K. None where weights are as wide as activations: folded into the output's scale.
+        """
+        if not self.weight_only or depth < 1:
+            return 0
+        zero = FORMATS[self.weights].width if self.group and self.weights in INTEGERS else 0
+        groups = elements // depth * -(-depth // (self.group or depth))
+        return -(-groups * (16 + zero) // 8)
 
 
 PRESETS: dict[str, Precision] = {
@@ -41,11 +75,10 @@ PRESETS: dict[str, Precision] = {
     "fp8": Precision("e4m3", "e4m3", "fp32", "bf16"),
     "e5m2": Precision("e5m2", "e5m2", "fp32", "bf16"),
     "w8a16": Precision("int8", "bf16", "fp32", "bf16"),
-    "w4a16": Precision("int4", "bf16", "fp32", "bf16"),
+    "w4a16": Precision("int4", "bf16", "fp32", "bf16", group=128),
     "w8a8": Precision("int8", "int8", "int32", "int8"),
     "w8i16": Precision("int8", "int16", "int32", "int16"),
 }
-INTEGERS = frozenset(n for n, f in FORMATS.items() if f.kind in ("int", "uint"))
 
 
 def parse_precision(value: str | Mapping[str, str] | None) -> dict[str, Precision] | None:
@@ -65,11 +98,27 @@ def parse_precision(value: str | Mapping[str, str] | None) -> dict[str, Precisio
     for pattern, name in pairs.items():
         if not isinstance(pattern, str) or not isinstance(name, str):
             raise HwsimError(f"precision {pattern!r}: {name!r}: patterns and formats are texts, as {{'fc*': 'int8'}}")
-        found = PRESETS.get(name.lower())
-        if found is None:
-            raise HwsimError(f"unknown precision {name!r}: one of {', '.join(PRESETS)}{near(name, PRESETS)}")
-        out[pattern] = found
+        out[pattern] = named_precision(name)
     return out
+
+
+def named_precision(name: str) -> Precision:
+    """Return the precision of a preset with its endings, as ``w4a16g64kv8``; raises HwsimError for unknown ones."""
+    found = PRESETS.get(name.lower())
+    if found is not None:
+        return found
+    match = _ENDINGS.fullmatch(name.lower())
+    base = PRESETS.get(match["base"]) if match else None
+    if match is None or base is None:
+        raise HwsimError(f"unknown precision {name!r}: one of {', '.join(PRESETS)}{near(name, PRESETS)}")
+    if match["kv"] is not None and match["kv"] not in KV_FORMATS:
+        raise HwsimError(f"precision {name!r}: keys and values are kept in kv{', kv'.join(KV_FORMATS)}")
+    if match["group"] is not None and not (base.weight_only and int(match["group"]) >= 8):
+        raise HwsimError(
+            f"precision {name!r}: groups of 8 or more are for weights narrower than activations, as w4a16g64"
+        )
+    group = base.group if match["group"] is None else int(match["group"])
+    return replace(base, kv=KV_FORMATS[match["kv"] or "16"], group=group)
 
 
 def check_patterns(net: Network, table: dict[str, Precision] | None) -> None:
@@ -93,12 +142,20 @@ def own_precision(layer: Layer) -> Precision:
 
 
 def precision_of(layer: Layer, table: dict[str, Precision] | None) -> Precision:
-    """The precision of ``layer`` under an assignment; patterns match a layer's name or operator."""
+    """The precision of ``layer`` under an assignment; patterns match a layer's name or operator.
+
+    Quantisers of weights alone leave look-up tables as they are, and products that share one.
+    """
     found: Precision | None = None
     for pattern, precision in (table or {}).items():
         if _matches(pattern, layer):
             found = precision
-    return found or own_precision(layer)
+    if found is None:
+        return own_precision(layer)
+    table_like = layer.op == "embedding" or "tied" in layer.attrs
+    if table_like and found.weight_only:
+        return replace(found, weights=found.activations, group=0)
+    return found
 
 
 def tensor_format(own: str, precision: Precision | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, load_accelerator
+from hwsim.network.cache import with_cache
 from hwsim.network.graph import Network
 from hwsim.network.load import load_network
 from hwsim.plan.options import SPARSITIES, RunOptions
@@ -86,22 +87,24 @@ def bind_network(net: Network, options: RunOptions, batch: int) -> Network:
             f"network {net.name}: its batch is fixed at {fixed} in the file; export it with a dynamic batch"
         )
     if options.phase is not None or options.context is not None:
-        _lengths(net, options, values)
+        net = _lengths(net, options, values)
     return net.bind(**values)
 
 
-def _lengths(net: Network, options: RunOptions, values: dict[str, int]) -> None:
+def _lengths(net: Network, options: RunOptions, values: dict[str, int]) -> Network:
     if "S" not in net.symbols:
         raise HwsimError(f"network {net.name} has no sequence length: phase and context do not apply")
     length = options.context if options.context is not None else net.symbols["S"]
+    cached = with_cache(net)
     if (options.phase or "prefill") == "prefill":
         values["S"] = length
-        if "P" in net.symbols:
+        if cached is not None:
             values["P"] = 0
-    elif "P" not in net.symbols:
+        return cached or net
+    if cached is None:
         raise HwsimError(f"network {net.name} keeps no key/value cache: it has no decode phase")
-    else:
-        values["S"], values["P"] = 1, length
+    values["S"], values["P"] = 1, length
+    return cached
 
 
 def check_plan(plan: object, conditions: tuple[str, ...], network: str, machine: str) -> None:

@@ -63,9 +63,8 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     )
     if plan is None:
         plan = make_gpu_plan(bound, _target(view, acc), table, stack, options.sparsity if view.sparse else None)
-        outputs = {o.tensor for k in plan.kernels for o in k.outputs} - {
-            o.tensor for k in plan.kernels for o in k.inputs
-        }
+        read = {o.tensor for k in plan.kernels for o in k.inputs}
+        outputs = {o.tensor for k in plan.kernels for o in k.outputs if o.role == "keep" or o.tensor not in read}
         room = view.l2_bytes * view.constants["resident_share"]
         placed = place_in_l2(list(plan.kernels), room, outputs, options.cache == "warm")
         plan = replace(plan, kernels=tuple(placed), conditions=conditions)

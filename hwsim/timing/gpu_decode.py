@@ -1,0 +1,134 @@
+"""Time of attention over a key/value cache with few queries (decoding) on a GPU: flash-decoding.
+
+The rows of all query heads that share keys make one tile; a CTA walks a part of the keys of one such group, block by block,
+two blocks on their way; parts are added by a second kernel. The work is a stream of keys and values at the rate of the DRAM
+or of the SMs that are busy, or the chain of one CTA's blocks, and beside it what a kernel does once: lengths and block
+table, queries, the last normalisation (`decode_edge`). Arrays [rows] of candidates (splits).
+Source of the structure: flash-decoding (Dao et al. 2023) as in FlashAttention 2 and 3, and TensorRT-LLM's multi-block mode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.schedule.gpu_view import GpuView
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+SPLITS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128], np.int64)
+BLOCK = 64  # keys of a block
+ROWS = 64  # queries of all heads that share keys; more are attention with tiles of queries
+STAGES = 2
+BOUNDS = ("latency", "issue", "l2", "dram", "launch")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeShape:
+    """Attention over a cache, arrays [rows]: ``groups`` (requests x key/value heads) of ``rows`` queries each.
+
+    ``keys`` of ``depth`` and values of ``width`` elements of ``kv_bytes`` each; queries and results have ``act_bytes``.
+    ``rate``: multiply-accumulates per clock of one SM. ``found``: share of the cache in the L2; ``kept``: of the result.
+    """
+
+    groups: Ints
+    rows: Ints
+    keys: Ints
+    depth: Ints
+    width: Ints
+    kv_bytes: Floats
+    act_bytes: Floats
+    rate: Floats
+    found: Floats
+    kept: Floats
+    extra_bytes: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTimes:
+    """Answers [rows], seconds and bytes; ``time_s`` = launch + latency + main + tail + reduce."""
+
+    time_s: Floats
+    launch_s: Floats
+    latency_s: Floats
+    main_s: Floats
+    reduce_s: Floats
+    split: Ints
+    ctas: Ints
+    waves: Floats
+    bound: Ints
+    dram_bytes: Floats
+    l2_bytes: Floats
+
+
+def decode_times(view: GpuView, s: DecodeShape, launch_s: float, clock_hz: float | None = None) -> DecodeTimes:
+    """Return the fastest split of the keys for each row; ``launch_s`` is what a kernel's start takes."""
+    clock = clock_hz or view.clock_hz
+    columns = DecodeShape(*(getattr(s, name)[:, None] for name in DecodeShape.__slots__))
+    costs = _cost(view, columns, SPLITS[None, :], launch_s, clock)
+    best = np.argmin(costs["time"], axis=1)
+    p = _cost(view, s, SPLITS[best], launch_s, clock)
+    return DecodeTimes(
+        p["time"], p["launch"], p["latency"], p["main"], p["reduce"], SPLITS[best], p["ctas"].astype(np.int64),
+        p["waves"], p["bound"].astype(np.int64), p["dram"], p["l2"],
+    )  # fmt: skip
+
+
+def _cost(view: GpuView, s: DecodeShape, split: Ints, launch_s: float, clock: float) -> dict[str, Floats]:
+    c = view.constants
+    blocks = -(-s.keys // BLOCK)
+    share = -(-blocks // split)
+    useless = (split > 1) & (-(-blocks // share) != split)
+    padded = -(-s.rows // 16) * 16
+    depth = -(-s.depth // 16) * 16
+    # One block, in clocks of an SM: two products, the softmax between, and widening keys and values.
+    matrix = padded * BLOCK * (depth + s.width) / (s.rate * c["pipe_efficiency"])
+    lanes = view.simt_macs["fp32"] * c["issue_efficiency"]
+    narrow = np.where(s.kv_bytes < s.act_bytes, c["widen_instructions"] * BLOCK * (s.depth + s.width), 0.0)
+    vector = (8.0 * s.rows * BLOCK + narrow) / lanes + s.rows * BLOCK / view.special_per_clk
+    both = matrix + vector  # one tile of queries: nothing else is there to overlap with
+    latency = view.dram_latency_s * clock * c["loaded_latency"]
+    # An SM has one CTA at a time: its registers and shared memory are full of keys and partial sums.
+    ctas = s.groups * split
+    full = np.floor(ctas / view.sms)
+    rest = ctas - full * view.sms
+    alone = c["decode_edge"] + share * np.maximum(both, latency / STAGES)
+    walk = np.ceil(ctas / view.sms) * alone / clock
+    # Bytes: the cache once, queries and results once, parts of results through the L2.
+    kv = s.groups * s.keys * (s.depth + s.width) * s.kv_bytes
+    q = s.groups * s.rows * s.depth * s.act_bytes
+    out = s.groups * s.rows * s.width * s.act_bytes
+    dram = kv * (1 - s.found) + out * (1 - s.kept) + s.extra_bytes
+    partial = np.where(split > 1, 2 * 4.0 * s.groups * s.rows * (s.width + 2) * split, 0.0)
+    l2 = kv + q * split + out + partial + s.extra_bytes
+    peak = view.dram_bytes_per_s * c["stream_efficiency"]
+    each = c["sm_dram_bytes"] * clock
+    # A last round of few CTAs streams at the rate of the SMs it has.
+    per_cta = dram / ctas
+    stream = full * view.sms * per_cta / np.minimum(peak, view.sms * each)
+    stream = stream + rest * per_cta / np.minimum(peak, np.maximum(rest, 1) * each)
+    l2_rate = np.minimum(
+        view.l2_bytes_per_clk * c["l2_efficiency"], np.minimum(ctas, view.sms) * view.l2_sm_bytes_per_clk
+    )
+    l2_rate = l2_rate * clock
+    through = l2 / l2_rate
+    flow = np.maximum(stream, through)
+    sharp = c["overlap"]
+    larger = np.maximum(walk, flow)
+    body = larger * (1 + (np.minimum(walk, flow) / larger) ** sharp) ** (1 / sharp) - c["decode_edge"] / clock
+    edge = (c["decode_edge"] + latency) / clock
+    start = launch_s + c["kernel_s"]
+    reduce = np.where(split > 1, launch_s + c["reduce_s"] + partial / l2_rate, 0.0)
+    time = np.where(useless, np.inf, start + edge + body + reduce)
+    bound = np.where(both > latency / STAGES, 1, 0)
+    bound = np.where(through >= np.maximum(walk, stream), 2, bound)
+    bound = np.where(stream >= np.maximum(walk, through), 3, bound)
+    shape = np.zeros(np.shape(time))
+    bound = np.where(start + reduce + edge > 0.5 * time, 4, bound)
+    return {
+        "time": time, "launch": shape + start, "latency": shape + edge, "main": shape + body, "reduce": shape + reduce,
+        "ctas": shape + ctas, "waves": ctas / view.sms + shape, "bound": bound + shape, "dram": dram + shape, "l2": l2 + shape,
+    }  # fmt: skip
