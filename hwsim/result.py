@@ -250,7 +250,10 @@ class Result:
 
     @cached_property
     def _is_matrix(self) -> np.ndarray[Any, Any]:
-        return self._per_kernel(np.ones(self.schedule.rows), self.schedule.unit == UNIT["matrix"]) > 0
+        multiplies = self.schedule.unit == UNIT["matrix"]
+        if self.accelerator.family == "cpu":  # its cores do both
+            multiplies |= (self.schedule.unit == UNIT["cpu"]) & (self.schedule.op == OPERATION["mac"])
+        return self._per_kernel(np.ones(self.schedule.rows), multiplies) > 0
 
     @cached_property
     def _is_dla(self) -> np.ndarray[Any, Any]:

@@ -169,14 +169,16 @@ class _Lowering:
         self.crossing[0] += times * a_bytes * passes_a
         self.crossing[1] += times * weights * passes_b
         self.crossing[2] += times * m * n * size
-        if weights > view.cache_bytes and not view.microcontroller:
-            again = passes_b
+        if not view.microcontroller:
+            passes = float(passes_b)
             if kern.blocked:
                 edge = max(kern.rows, int(view.cache_bytes * _WINDOW_REUSE / (2 * k * size)))
-                again = -(-m // min(m, edge))
+                passes = -(-m // min(m, edge))
             elif lanes > 1:  # threads walk rows side by side and find what another has just read
-                again = -(-passes_b // lanes)
-            self.refetched += times * weights * (again - 1)
+                passes = -(-passes_b // lanes)
+            # A stream repeated over more than a cache holds is found again in proportion: replacement is nearly random.
+            lost = max(0.0, 1 - view.cache_bytes / (weights + a_bytes / passes)) if weights else 0.0
+            self.refetched += times * weights * (passes - 1) * lost
 
     def depthwise(self, product: Product) -> None:
         """Output pixels of a depthwise convolution, a register of channels at a time."""

@@ -11,6 +11,10 @@ from hwsim.machine.cpu import KERNELS, Core
 from hwsim.machine.sections import MemoryLevel
 
 
+# Of a shared cache: the rest holds code, stacks, other programs' data, and lines their set has no room for.
+_USABLE = 0.75
+
+
 @dataclass(frozen=True, slots=True)
 class CpuView:
     """One processor and the library its kernels come from.
@@ -110,7 +114,8 @@ def cpu_view(acc: Accelerator, library: str | None = None, threads: int | None =
         outer_bytes=core.outer_bytes,
         outer_all=shared,
         l1_bytes=inner.capacity_bytes,
-        cache_bytes=sum(m.capacity_bytes * (count if m.scope == "core" else 1) for m in caches[:-1]) or _kept(inner, flash),
+        cache_bytes=int(_USABLE * sum(m.capacity_bytes * (count if m.scope == "core" else 1) for m in caches[:-1]))
+        or _kept(inner, flash),
         memory_one=core.memory_bytes_per_s / core.clock_hz,
         memory_all=far / core.clock_hz,
         memory_bytes=dram.capacity_bytes if dram else 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hwsim.energy.cores import with_cores
 from hwsim.energy.reading import read_energy
 from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, load_constants
@@ -84,6 +85,7 @@ def simulate_cpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     times = kernel_times(schedule, view, constants)
     timing = cpu_timing(schedule, times)
     energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=acc.chip.cores)
+    energy = with_cores(energy, acc, [t.threads for t in times])
     totals = Totals(
         batch=options.batch, share=options.batch, programs=1, used=1, clock_hz=view.clock_hz, peak_macs=view.threads,
         dram_read_bytes_per_s=view.memory * view.clock_hz, dram_write_bytes_per_s=view.memory * view.clock_hz,

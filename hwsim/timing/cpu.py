@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hwsim.schedule.cpu_kernels import sums
 from hwsim.schedule.cpu_view import CpuView
-from hwsim.schedule.table import CAUSE, CAUSES, FORMAT, UNIT, UNITS, Schedule
+from hwsim.schedule.table import CAUSE, CAUSES, FORMAT, OPERATION, UNIT, UNITS, Schedule
 from hwsim.timing.run import Timing
 
 Ints = npt.NDArray[np.int64]
@@ -28,7 +28,12 @@ _FORMATS = tuple(FORMAT)
 
 @dataclass(frozen=True, slots=True)
 class KernelTime:
-    """Clocks of one kernel: the work itself, and what it waits for by cause; ``limit`` is the core's busiest resource."""
+    """Clocks of one kernel by what the cores do or wait for; ``limit`` is the busiest resource of a core.
+
+    ``work`` are the SIMD multipliers' own clocks in a product (all instructions where nothing is multiplied), ``issue``
+    among ``waits`` the clocks its other instructions and dependencies add, ``tail`` those in which threads without a tile
+    wait for the others.
+    """
 
     work: float
     waits: Mapping[str, float]
@@ -98,52 +103,52 @@ def kernel_times(schedule: Schedule, view: CpuView, constants: Constants) -> lis
 def _kernel(rows: range, column: dict[str, list], view: CpuView, constants: Constants) -> KernelTime:  # type: ignore[type-arg]
     order = "out_of_order" if view.out_of_order else "in_order"
     efficiency = sustained_issue(view, constants)
-    waits = dict.fromkeys(("interpreter", "launch", "tail", "cache", "dram", "flash"), 0.0)
-    work = 0.0
+    waits = dict.fromkeys(("interpreter", "launch", "issue", "tail", "cache", "dram", "flash"), 0.0)
+    work = other = 0.0
     threads, best, limit = 1, -1.0, LIMITS[0]
     far = near = 0.0
+    multiplies = any(column["op"][r] == OPERATION["mac"] and column["span"][r][0] for r in rows)
     for r in rows:
-        unit = column["unit"][r]
-        lanes = column["lanes"][r]
+        unit, lanes = column["unit"][r], column["lanes"][r]
         if unit == UNIT["dispatch"]:
             waits["interpreter"] += column["ops"][r] * constants[f"operator_{_software(view)}"]
             if lanes > 1:
                 waits["launch"] += constants[f"fork_join_{_software(view)}"] * view.clock_hz
             continue
-        total = sum(column["bytes"][r][:3])
-        total += column["bytes"][r][2] * (
-            constants.get("write_allocate", 0.0) if column["cause"][r] != CAUSE["cache"] else 0.0
-        )
+        loaded, mixed, stored, _ = column["bytes"][r]
         if unit == UNIT["dma"]:
             if column["cause"][r] == CAUSE["cache"]:
-                near = total / min(view.outer_bytes * lanes, view.outer_all)
+                near = (loaded + mixed + stored) / min(view.outer_bytes * lanes, view.outer_all)
             else:
+                total = loaded + mixed + stored * (1 + constants["write_allocate"])
                 far = total / (view.memory * constants["memory_efficiency"])
             continue
         multiply, vector, memory, scalar = column["span"][r]
-        loaded, _, stored, _ = column["bytes"][r]
+        integer = bool(column["piped"][r])
         chain = 0.0
         if column["beat"][r] and multiply:
-            independent = sums(view, _FORMATS[column["format"][r]], *column["padded"][r])
-            chain = multiply / independent * view.latency
+            chain = multiply / sums(view, _FORMATS[column["format"][r]], *column["padded"][r]) * view.latency
         clocks, which = loop_clocks(
-            view, multiply, vector, memory, scalar, loaded, stored, integer=bool(column["piped"][r]), chain=chain
-        )
+            view, multiply, vector, memory, scalar, loaded, stored, integer=integer, chain=chain
+        )  # fmt: skip
         # Nonzero blocks pick their channels here and there, so caches and branches serve them worse.
         share = clocks / (efficiency * (constants["issue_sparse"] if column["at_end"][r] else 1.0)) / lanes
         units = max(1, column["trips"][r][0])
-        longest = -(-units // lanes) * lanes / units * share
-        work += share
-        waits["tail"] += longest - share
+        waits["tail"] += share * (-(-units // lanes) * lanes / units - 1)
+        if column["op"][r] == OPERATION["mac"]:
+            work += multiply / (view.long_multiply_ops if integer else view.multiply_ops) / lanes
+        other += share
         threads = max(threads, lanes)
         if share > best:
             best, limit = share, LIMITS[which]
-    outer = "flash" if view.microcontroller else "dram"
-    compute = work + waits["tail"]
+    compute = other + waits["tail"]
+    if not multiplies:
+        work = other
+    waits["issue"] = other - work
     inside = max(compute, near) + (1 - constants[f"overlap_{order}"]) * min(compute, near)
     total = max(inside, far) + (1 - constants["overlap_memory"]) * min(inside, far)
     waits["cache"] = inside - compute
-    waits[outer] = total - inside
+    waits["flash" if view.microcontroller else "dram"] = total - inside
     return KernelTime(work, {k: v for k, v in waits.items() if v > 0}, limit, threads)
 
 
