@@ -58,7 +58,7 @@ def _case(
 ) -> Case:  # fmt: skip
     size = next((name for name, words in _SIZES if model.startswith(words)), "large networks")
     options = {"precision": precision, "stack": stack} | ({"sparsity": sparsity} if sparsity else {})
-    what = f"{model}{f' {sparsity}' if sparsity else ''} ({stack})"
+    what = f"{model}{f' {sparsity}' if sparsity else ''} ({stack}){'' if quantity == 'latency' else f' {quantity}'}"
     device = row.get("device_variant") or row["device"]
     return Case(
         "cpu", int(row["row"]), device, target, "cpu", what, precision, seconds, quantity, group, size, excluded,
