@@ -10,7 +10,6 @@ from hwsim.machine.accelerator import Accelerator
 from hwsim.machine.cpu import KERNELS, Core
 from hwsim.machine.sections import MemoryLevel
 
-
 # Of a shared cache: the rest holds code, stacks, other programs' data, and lines their set has no room for.
 _USABLE = 0.75
 

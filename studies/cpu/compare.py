@@ -123,8 +123,13 @@ def curve() -> list[tuple[int, int, float]]:
 def resizing(folder: Path) -> str:
     """What a classification with its resize takes more than the bare invoke, beside the stage's cost."""
     path = find(folder, "measured_networks")
-    hosts = {"Intel Xeon": "desktop-xeon", "Coral Dev Board": "dev-board-cpu", "Pi 3B+": "raspberry-pi-3b-plus", "Pi 3B": "raspberry-pi-3",
-             "Pi 4B": "raspberry-pi-4"}  # fmt: skip
+    hosts = {
+        "Intel Xeon": "desktop-xeon",
+        "Coral Dev Board": "dev-board-cpu",
+        "Pi 3B+": "raspberry-pi-3b-plus",
+        "Pi 3B": "raspberry-pi-3",
+        "Pi 4B": "raspberry-pi-4",
+    }
     bare: dict[str, float] = {}
     with_resize: dict[str, list[float]] = {}
     for row in table(path) if path is not None else ():

@@ -68,8 +68,8 @@ def test_caches_hold_what_was_touched_last() -> None:
 @pytest.mark.parametrize(
     ("precision", "form", "told"),
     [
-        ("fp32", "fp32", ""), ("int8", "int8", ""), ("uint8", "uint8", ""), ("int4", "int8", "widened"), ("fp16", "fp32", "no fp16"),
-        ("bf16", "fp32", "no bf16"), ("w8a16", "int8", "quantises"), ("int16", "fp32", "one by one"),
+        ("fp32", "fp32", ""), ("int8", "int8", ""), ("uint8", "uint8", ""), ("int4", "int8", "widened"),
+        ("fp16", "fp32", "no fp16"), ("bf16", "fp32", "no bf16"), ("w8a16", "int8", "quantises"), ("int16", "fp32", "one by one"),
     ],
 )  # fmt: skip
 def test_formats_a_core_lacks_are_said(precision: str, form: str, told: str) -> None:

@@ -24,7 +24,8 @@ CONSTANTS = load_constants("cpu")
 
 
 def lowered(
-    net: Network, acc: Accelerator, view: CpuView, precision: str | None = None, sparsity: Sparsity | None = None, *, warm: bool = True
+    net: Network, acc: Accelerator, view: CpuView, precision: str | None = None, sparsity: Sparsity | None = None,
+    *, warm: bool = True,
 ) -> Schedule:  # fmt: skip
     plan = cpu_plan(net.bind() if net.symbols else net, acc, parse_precision(precision), warm=warm, view=view)
     builder = ScheduleBuilder()
@@ -42,7 +43,8 @@ CONVS = st.builds(
     lambda c, size, k, r, stride, groups: hwsim.conv2d(
         n=1, c=c * groups, h=size, w=size, k=k * groups, r=r, s=r, stride=stride, padding=r // 2, groups=groups
     ),
-    st.integers(1, 40), st.integers(4, 20), st.integers(1, 40), st.sampled_from([1, 3, 5]), st.integers(1, 2), st.sampled_from([1, 1, 2]),
+    st.integers(1, 40), st.integers(4, 20), st.integers(1, 40), st.sampled_from([1, 3, 5]), st.integers(1, 2),
+    st.sampled_from([1, 1, 2]),
 )  # fmt: skip
 
 
