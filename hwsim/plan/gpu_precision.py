@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS, get_format
-from hwsim.plan.precision import INTEGERS, Multiply, Precision
+from hwsim.plan.precision import INTEGERS, PRESETS, Multiply, Precision
 
 _HALF = ("fp16", "bf16")
 _SIGNLESS = {"uint8": "int8", "uint4": "int4"}
@@ -53,6 +53,23 @@ def multiply_gpu(
         raise HwsimError(f"{at}{machine} does not multiply {pair}; it has {', '.join(known)}{advice}")
     note = f"{machine} does not multiply {act}: emulated, operands are widened to {fallback}"
     return Multiply(fallback, rates[fallback], 1, act != fallback, weight != fallback, note)
+
+
+def faster_formats(
+    table: Mapping[str, Precision] | None, tensor: Mapping[str, float], simt: Mapping[str, float], machine: str
+) -> tuple[dict[str, Precision] | None, str]:
+    """Return the assignment a compiler makes of ``table``, and a note where it differs.
+
+    A chip that multiplies 8-bit integers on its CUDA cores only, slower than 16-bit floats on its Tensor Cores, runs layers
+    that may be int8 in fp16: an engine builder is allowed both and takes the faster.
+    """
+    if table is None or tensor.get("int8", 0.0) > 0 or tensor.get("fp16", 0.0) <= simt.get("int8", 0.0):
+        return dict(table) if table is not None else None, ""
+    eight = {name for name, p in table.items() if {p.activations, p.weights} <= {"int8", "uint8"}}
+    if not eight:
+        return dict(table), ""
+    out = {name: PRESETS["fp16"] if name in eight else p for name, p in table.items()}
+    return out, f"{machine} has no int8 Tensor Cores: layers that may be int8 run in fp16, which is faster than dp4a"
 
 
 def _wider(act: str, weight: str, rates: Mapping[str, float]) -> str | None:

@@ -11,7 +11,7 @@ from hwsim.machine import Accelerator, load_constants
 from hwsim.network.graph import Network
 from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
 from hwsim.plan.gpu_plan import STACK_ALIASES, STACKS, GpuTarget, Stack, make_gpu_plan
-from hwsim.plan.gpu_precision import multiply_gpu
+from hwsim.plan.gpu_precision import faster_formats, multiply_gpu
 from hwsim.plan.gpu_residency import place_in_l2
 from hwsim.plan.options import RunOptions
 from hwsim.plan.plan import Plan, check_fits
@@ -52,6 +52,9 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         )
     bound = bind_network(net, options, share)
     table = parse_precision(options.precision)
+    if stack.compiles:
+        table, changed = faster_formats(table, view.tensor_macs, view.simt_macs, acc.id)
+        notes += [changed] if changed else []
     asked = options.precision if isinstance(options.precision, str | None) else sorted(options.precision.items())
     sizes = [f"{k[6:]}={v}" for k, v in sorted(bound.meta.items()) if k.startswith("bound_")]
     conditions = (

@@ -182,6 +182,8 @@ def _excluded(row: Row, r: dict[str, str]) -> str:
             return "variable length"
         if r["model"].startswith("dlrm"):
             return "tables beyond the GPU"
+        if r["model"].startswith("RetinaNet"):
+            return "post-processing in the engine"
         if "diffusion" in r["model"]:
             return "many networks"
         if "Drive-A100" in variant:
@@ -239,10 +241,31 @@ def _newest(rows: list[Row]) -> Iterator[Row]:
             yield Row(**{**row.__dict__, "excluded": rule})
 
 
-JETSON_MODES = {  # one declared mode per board for all its rows
-    "Jetson AGX Orin 64GB": "jetson-agx-orin-64gb", "Jetson AGX Orin 32GB": "jetson-agx-orin-32gb",
-    "Jetson Orin Nano 8GB": "jetson-orin-nano", "Jetson Xavier NX 8GB": "jetson-xavier-nx",
+# trtutils ran its boards in modes it does not name: one declared for all rows of a board, the one whose clocks fit them.
+TRTUTILS = {
+    "OrinAGX-64GB": "jetson-agx-orin-64gb:50w", "OrinAGX-32GB": "jetson-agx-orin-32gb:40w", "OrinNano-8GB": "jetson-orin-nano:7w",
+    "XavierNX-8GB": "jetson-xavier-nx:10w", "3080Ti": "rtx-3080-ti", "3090": "rtx-3090", "TitanRTX": "titan-rtx",
+    "5080": "rtx-5080",
 }  # fmt: skip
+
+
+def trtutils_rows() -> list[Row]:
+    """Engine-only latencies of detection networks on Jetson and GeForce (measured_jetson_networks, trtutils)."""
+    with NAMES.open(encoding="utf-8", newline="") as file:
+        names = {r["name"]: r["trace"] for r in csv.DictReader(file) if r["table"] == "jetson_networks"}
+    out = []
+    for r in read("measured_jetson_networks.csv.gz"):
+        machine, trace = TRTUTILS.get(r["device"], ""), names.get(r["network"], "")
+        if r["engine"] != "tensorrt" or not machine or not trace:
+            continue
+        _, _, height, width = (int(v) for v in re.findall(r"\d+", r["input"]))
+        out.append(
+            Row(
+                "trtutils", r["device"], machine, r["network"], trace, int(r["batch"]), (("H", height), ("W", width)), "fp16",
+                "dense", RULES["source"]["trtutils"]["stack"], float(r["latency_ms"]) / 1e3, "engine only", "TensorRT", r["source"],
+            )
+        )  # fmt: skip
+    return out
 
 
 def neusight_rows() -> list[Row]:

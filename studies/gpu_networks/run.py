@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rows import RULES, Row, network_rows, neusight_rows
+from rows import RULES, Row, network_rows, neusight_rows, trtutils_rows
 
 import hwsim
 from hwsim.errors import HwsimError
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--csv", default="")
     parser.add_argument("--rows", action="store_true", help="print every row")
     args = parser.parse_args()
-    rows = [r for r in [*network_rows(), *neusight_rows()] if args.all or not r.excluded]
+    rows = [r for r in [*network_rows(), *trtutils_rows(), *neusight_rows()] if args.all or not r.excluded]
     rows = [r for r in rows if args.source in r.source and args.machine in r.machine and args.model in r.model]
     scored: list[dict[str, Any]] = []
     refused: dict[str, int] = {}
