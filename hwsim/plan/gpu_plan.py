@@ -122,6 +122,7 @@ class _Planner:
         self.net, self.grouping, self.target, self.table, self.stack = net, grouping, target, table, stack
         self.sparsity = sparsity if sparsity not in (None, "dense") else ""
         self.formats = tensor_formats(net, table)
+        self.count = {name: elements_of(net, name) for name in net.tensors}
         self.results = {p for n in net.output_names for p in grouping.parts[n]}
         self.read_by: dict[str, set[int]] = {}
         for group in grouping.groups:
@@ -168,8 +169,8 @@ class _Planner:
                 parts = self.grouping.parts[src]
                 if len(parts) != 1 or parts[0] == src:
                     continue
-                part = elements_of(self.net, src)
-                if part < elements_of(self.net, parts[0]):
+                part = self.count[src]
+                if part < self.count[parts[0]]:
                     key = (layer.id, parts[0])
                     out[key] = out.get(key, 0) + part
         return out
@@ -184,7 +185,7 @@ class _Planner:
         index = self.maker.get(name)
         if index is not None and (copies := self.grouping.groups[index].copies) and name not in copies:
             return sum(self._elements(c) for c in copies)
-        return elements_of(self.net, name)
+        return self.count[name]
 
     def _kernel(self, group: GpuGroup) -> Kernel:
         net = self.net
@@ -209,7 +210,7 @@ class _Planner:
                 rows, fmt = min(rows, held), precision_of(layer, self.table).weights
                 inputs.append(Operand(f"{layer.id}.rows", rows, storage_bytes(rows, fmt), fmt, role="table"))
         if lead.op == "attention":
-            past = kv_cache_elements(lead, net.input_shapes(lead)) - sum(elements_of(net, s) for s in lead.src[1:3])
+            past = kv_cache_elements(lead, net.input_shapes(lead)) - sum(self.count[s] for s in lead.src[1:3])
             if past > 0:
                 fmt = precision.cache
                 inputs.append(Operand(f"{lead.id}.cache", past, storage_bytes(past, fmt), fmt, role="cache"))
@@ -238,7 +239,7 @@ class _Planner:
             alu=sum(w.alu for w in work),
             special=sum(w.special for w in work),
             passes=max(w.passes for w in work),
-            rows=max(1, elements_of(net, lead.id) // max(1, int(shape[-1]))) if shape else 1,
+            rows=max(1, self.count[lead.id] // max(1, int(shape[-1]))) if shape else 1,
             repeat=max((p.repeat for p in products), default=1),
             mask_bytes=sum(o.bytes for o in inputs if o.role == "mask"),
             producers=tuple(sorted(makers - {group.index})),

@@ -46,11 +46,15 @@ def place_in_l2(kernels: list[Kernel], capacity_bytes: float, outputs: set[str],
                 stack.drop(operand.tensor)
     out = []
     for kernel, (shares, share) in zip(kernels, found, strict=True):
-        inputs = tuple(replace(o, cached=s) for o, s in zip(kernel.inputs, shares, strict=True))
-        made = tuple(replace(o, cached=0.0 if o.tensor in outputs else kept.get(o.tensor, 0.0)) for o in kernel.outputs)
-        constants = replace(kernel.weights, cached=share) if kernel.weights else None
+        inputs = tuple(_with(o, s) for o, s in zip(kernel.inputs, shares, strict=True))
+        made = tuple(_with(o, 0.0 if o.tensor in outputs else kept.get(o.tensor, 0.0)) for o in kernel.outputs)
+        constants = _with(kernel.weights, share) if kernel.weights else None
         out.append(replace(kernel, inputs=inputs, outputs=made, weights=constants))
     return out
+
+
+def _with(operand: Operand, share: float) -> Operand:
+    return operand if operand.cached == share else replace(operand, cached=share)
 
 
 def _reads(kernel: Kernel) -> Iterable[Operand]:
