@@ -49,10 +49,18 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     run.add_argument("--phase", choices=("prefill", "decode"), help="which phase of a language model")
     run.add_argument("--context", type=int, help="tokens read (prefill) or kept (decode)")
     run.add_argument("--precision", help="fp32, bf16, fp16, int8, w8a16 …, or per layer: int8,fc*=bf16")
-    run.add_argument("--sparsity", choices=("dense", "2:4", "2:4!"))
+    run.add_argument(
+        "--sparsity", help="dense, 2:4 where eligible, 2:4! or refuse; processors: blocks of zeros as 90%%x4"
+    )
     run.add_argument("--host", metavar="HOST[/LINK]", help="the machine that feeds TARGET, as TARGET@HOST/LINK does")
-    run.add_argument("--stack", help="software stack whose fusion is modelled: xla; on GPUs compiled or eager")
+    run.add_argument(
+        "--stack",
+        help="software: xla (TPU); compiled, eager, gpu+dla … (GPU); library[:threads] as xnnpack:2 (processors)",
+    )
     run.add_argument("--cache", choices=("warm", "cold"), default="warm", help="whether a run finds its data in caches")
+    run.add_argument("--pre", metavar="STAGES", help="host work before the network, e.g. decode,resize,quantise")
+    run.add_argument("--post", metavar="STAGES", help="host work after it, e.g. dequantise,nms")
+    run.add_argument("--image", metavar="1280x720", default="1280x720", help="the frame as it arrives, for --pre")
     run.add_argument("--json", metavar="FILE", help="write everything as JSON (- for standard output)")
     run.add_argument("--csv", metavar="FILE", help="write the per-kernel table as CSV (- for standard output)")
     run.add_argument("--parquet", metavar="FILE", help="write the per-kernel table as Parquet (extra parquet)")
@@ -237,6 +245,11 @@ def _run(args: argparse.Namespace) -> int:
         stack=args.stack,
         cache=args.cache,
     )
+    around = None
+    if args.pre is not None or args.post is not None:
+        from hwsim.simulation.pipeline import pipeline_of
+
+        around = pipeline_of(result, pre=args.pre or (), post=args.post or (), image=args.image)
     renders = (result.to_json, result.to_csv, result.to_html, result.to_perfetto, result.to_profile)
     for path, render in zip(paths, renders, strict=True):
         if path == "-":
@@ -248,6 +261,8 @@ def _run(args: argparse.Namespace) -> int:
     if "-" in paths:
         return 0
     print(text.summary(result))
+    if around is not None:
+        print(text.pipeline(around))
     print()
     count = None if args.layers else args.top or 12
     total = len(result.kernels)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwsim.bands import Band
 from hwsim.report.table import clip, percent, plain, si, significant, size, table
 from hwsim.result import Result
+
+if TYPE_CHECKING:
+    from hwsim.simulation.pipeline import Pipeline
 
 
 def summary(result: Result) -> str:
@@ -61,6 +64,19 @@ def told_band(result: Result, band: Band) -> str:
         return f"no network of this family was measured; {band}"
     low, high = (si(result.latency_s * factor, "s") for factor in (band.low, band.high))
     return f"likely {low} to {high} ({band})"
+
+
+def pipeline(around: Pipeline) -> str:
+    """Return the line of what surrounds the network on its host, and what a user sees."""
+    parts = [f"{s.name} {si(s.seconds, 's')}" for s in around.before]
+    parts.append(f"network {si(around.network_s, 's')}")
+    parts += [f"{s.name} {si(s.seconds, 's')}" for s in around.after]
+    share = percent(100 * around.network_s / around.latency_s)
+    told = (
+        f"{' + '.join(parts)} = {si(around.latency_s, 's')}, of which the network {share} %; "
+        f"{significant(around.throughput_per_s)}/s one after the other; host {around.host}, frames of {around.image}"
+    )
+    return textwrap.fill(told, 118, initial_indent="  Pipeline ", subsequent_indent="           ")
 
 
 def _largest(values: Mapping[str, float], count: int) -> list[tuple[str, float]]:
