@@ -29,10 +29,10 @@ MACS_PER_LANE = {"hmma": 8, "mma": 16 * 8 * 16 // WARP, "wgmma": 64 * 256 * 16 /
 def voltage_curve(acc: Accelerator, constants: Constants | None = None) -> VoltageCurve:
     """Return the core supply of ``acc`` by clock, its reference that of the energy tables at the chip's node."""
     c = constants or load_constants("power", acc.architecture)
-    top = c["voltage_top"]
+    top, kind = c["voltage_top"], "soc_" if gpu_of(acc).soc.unified else ""
     clock = max(c["voltage_clock"], gpu_of(acc).sm.clock_hz)
     return VoltageCurve(
-        floor_v=c["voltage_floor"] * top, top_v=top, knee_hz=c["voltage_knee"] * clock, top_hz=clock,
+        floor_v=c[f"{kind}voltage_floor"] * top, top_v=top, knee_hz=c[f"{kind}voltage_knee"] * clock, top_hz=clock,
         reference_v=reference_voltage(acc.power.node_nm or DEFAULT_NODE_NM, c),
     )  # fmt: skip
 
@@ -163,8 +163,8 @@ def _statics(
     parts.append(StaticPart("clocks", waiting, "clocking"))
     if gpu.soc.unified:
         parts.append(background)
-        parts += _soc(acc, gpu, c)
-        return tuple(parts), (f"power of {acc.id} beside its GPU is assumed: {c['soc_power']:.2g} W and its CPU's",)
+        rest, notes = _soc(acc, gpu, c)
+        return tuple(parts + rest), tuple(notes)
     idle = acc.power.idle_w
     # A board's idle power contains its DRAM, but GDDR memories are slowed down when a board is idle.
     if idle is None or acc.dram.kind.startswith("gddr"):
@@ -187,18 +187,28 @@ def _statics(
     return tuple(parts), tuple(notes)
 
 
-def _soc(acc: Accelerator, gpu: Gpu, c: Constants) -> list[StaticPart]:
-    """What a module draws beside its GPU: the rest of the chip, and CPU cores at the mode's clock."""
+def _soc(acc: Accelerator, gpu: Gpu, c: Constants) -> tuple[list[StaticPart], list[str]]:
+    """What a module draws beside its GPU: the rest of the chip, and CPU cores at the mode's clock.
+
+    The rest is the module's power at rest, where its file has it: that is measured with slowed-down memory, so the
+    DRAM's background comes on top.
+    """
     rest, core = c.table["soc_power"], c.table["cpu_core_power"]
-    parts = [StaticPart("soc", Span(rest.value, rest.low, rest.high))]
+    measured = acc.power.idle_w
+    if measured is not None:
+        # Public listings of one module at rest differ by as much.
+        parts, notes = [StaticPart("soc", Span(measured, measured * 0.6, measured * 1.6))], []
+    else:
+        parts = [StaticPart("soc", Span(rest.value, rest.low, rest.high))]
+        notes = [f"power of {acc.id} at rest is assumed: {rest.value:.2g} W"]
     clock = gpu.soc.cpu_clock_hz
     if clock is not None:
         top = c["cpu_clock"]
-        curve = VoltageCurve(c["voltage_floor"], 1.0, c["voltage_knee"] * top, max(top, clock), 1.0)
+        floor, knee = c["soc_voltage_floor"], c["soc_voltage_knee"] * top
+        curve = VoltageCurve(floor, 1.0, knee, max(top, clock), 1.0)
         cores = c["cpu_busy_cores"] + c["cpu_idle_share"] * max(0.0, gpu.soc.cpu_cores - c["cpu_busy_cores"])
-        scale = float(curve.clocking(clock)) * cores
-        parts.append(StaticPart("cpu", Span(core.value, core.low, core.high).scaled(scale)))
-    return parts
+        parts.append(StaticPart("cpu", Span(core.value, core.low, core.high).scaled(float(curve.clocking(clock)) * cores)))
+    return parts, notes
 
 
 def _link_kind(name: str) -> str:

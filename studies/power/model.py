@@ -8,19 +8,36 @@ from dataclasses import dataclass
 from rows import Row
 
 import hwsim
-from hwsim.machine import Accelerator, load_accelerator, vary
+from hwsim.machine import Accelerator, load_accelerator, load_constants, vary
+from hwsim.machine.gpu import gpu_of
+from hwsim.power.curve import VoltageCurve
 from hwsim.power.gpu import gpu_power_profile
 
 SOURCE = "assumed: the clocks of the measured row"
 
 
+CORE = ("matrix", "padding", "vector", "instructions", "shared_memory", "l2")
+
+
 @dataclass(frozen=True)
 class Modelled:
-    """Simulated rate (inferences per second), joules per inference that are work, and static watts by part."""
+    """What the simulator says of a row: inferences per second, joules of one by component, static watts by part.
+
+    ``scale`` is what the supply multiplies the work of the cores by (components `CORE`), ``curve`` that supply.
+    """
 
     rate: float
     work_j: dict[str, float]
     static_w: dict[str, float]
+    scale: float
+    curve: VoltageCurve
+    clock_hz: float
+    cpu_ratio: float  # clock of the CPU over its highest
+    cpu_cores: int
+
+    def module_w(self, rate: float) -> float:
+        """Power of the module at a rate of inferences."""
+        return sum(self.static_w.values()) + rate * math.fsum(self.work_j.values())
 
 
 def machine(row: Row) -> Accelerator:
@@ -30,8 +47,6 @@ def machine(row: Row) -> Accelerator:
     if row.gpu_mhz > 0:
         changes["sm.clock"] = f"{row.gpu_mhz:g} MHz"
     if row.emc_mhz > 0:
-        from hwsim.machine.gpu import gpu_of
-
         bits = gpu_of(acc).soc.bus_bits or 128
         changes["soc.emc_clock"] = f"{row.emc_mhz:g} MHz"
         changes["memory.dram.bandwidth"] = f"{2 * row.emc_mhz * bits / 8 / 1000:.6g} GB/s"
@@ -47,23 +62,22 @@ def machine(row: Row) -> Accelerator:
 def simulate(row: Row) -> Modelled:
     """Return what the simulator says of a row."""
     acc = machine(row)
-    batch = row.batch
     stack = "gpu+dla" if row.dla else "compiled"
-    result = hwsim.simulate(row.network, acc, batch=batch, shapes=dict(row.shapes), precision=row.precision, stack=stack)
+    result = hwsim.simulate(
+        row.network, acc, batch=row.batch, shapes=dict(row.shapes), precision=row.precision, stack=stack
+    )
     joules = dict(result.energy.by_component)
     joules.pop("static")
     used = result.totals.used
-    work = {name: value * used / batch for name, value in joules.items() if value}
+    work = {name: value * used / row.batch for name, value in joules.items() if value}
     profile = gpu_power_profile(acc)
+    assert profile.curve is not None
     static: dict[str, float] = {}
     for part in profile.statics:
-        scale = 1.0
-        if profile.curve is not None and part.follows == "clocking":
-            scale = float(profile.curve.clocking(profile.clock_hz))
+        scale = float(profile.curve.clocking(profile.clock_hz)) if part.follows == "clocking" else 1.0
         static[part.name] = static.get(part.name, 0.0) + part.power_w.value * scale
-    return Modelled(result.throughput_per_s, work, static)
-
-
-def module_w(found: Modelled, rate: float) -> float:
-    """Module power at a rate of inferences."""
-    return sum(found.static_w.values()) + rate * math.fsum(found.work_j.values())
+    soc = gpu_of(acc).soc
+    return Modelled(
+        result.throughput_per_s, work, static, float(profile.curve.dynamic(profile.clock_hz)), profile.curve,
+        profile.clock_hz, (soc.cpu_clock_hz or 0.0) / load_constants("power")["cpu_clock"], soc.cpu_cores,
+    )  # fmt: skip
