@@ -22,7 +22,6 @@ from hwsim.power.actions import load_actions
 from hwsim.power.activity import Action, PowerProfile
 from hwsim.power.arithmetic import ADDERS, adder_j, adder_of, multiplier_j
 from hwsim.power.gpu import ACCESS_BYTES, gpu_power_profile, macs_per_lane
-from hwsim.power.processor import core_power_w
 from hwsim.power.span import NOTHING, Span
 from hwsim.schedule.table import LEVELS, OPERANDS, OPERATION, UNITS
 
@@ -41,8 +40,7 @@ class Meter:
     ``read_at``/``write_at``[level, operand]: a byte. ``useful``/``padded``[unit, format, adder, grouped, 2]: up to two
     actions of a multiply-accumulate. ``hop_bits``[format]: bits handed from cell to cell per multiply-accumulate.
     ``per_instruction``[unit, format]: multiply-accumulates of one lane's share of an instruction (0: no instructions are
-    counted). ``feeds``: whether bytes of a product row are those of its tile, read once per warp. ``core``: the action of
-    one busy core for one second.
+    counted). ``feeds``: whether bytes of a product row are those of its tile, read once per warp.
     """
 
     profile: PowerProfile
@@ -65,7 +63,6 @@ class Meter:
     instruction: int
     hop: int
     interconnect: int
-    core: int
     notes: tuple[tuple[str, str], ...]
 
 
@@ -113,8 +110,6 @@ def _array_meter(acc: Accelerator, local_used: bool) -> Meter:
             read[i] = add(f"read {store.component} {i}", store.component, store.read_j)
             write[i] = add(f"write {store.component} {i}", store.component, store.write_j)
     interconnect = add("interconnect", "interconnect", actions.at("link", "ici", node).scaled(8))
-    busy = core_power_w(acc) if acc.family == "cpu" else None
-    core = add("core", "cores", busy) if busy is not None else -1
     order = _component_order(stores)
     table = sorted(range(len(found)), key=lambda i: order.index(found[i].component))
     new = {old: i for i, old in enumerate(table)} | {-1: -1}
@@ -149,14 +144,13 @@ def _array_meter(acc: Accelerator, local_used: bool) -> Meter:
         instruction=-1,
         hop=new[hop],
         interconnect=new[interconnect],
-        core=new[core],
         notes=_notes(acc),
     )
 
 
 def _component_order(stores: list[Store]) -> tuple[str, ...]:
     memories = [store.memory for store in stores if store.memory]
-    parts = ("matrix", "padding", "array", "vector", "registers", *memories, "link", "interconnect", "cores")
+    parts = ("matrix", "padding", "array", "vector", "registers", *memories, "link", "interconnect")
     return tuple(dict.fromkeys(parts))  # a memory may be called registers
 
 
@@ -213,7 +207,6 @@ def _gpu_meter(acc: Accelerator) -> Meter:
         instruction=index["instruction"],
         hop=-1,
         interconnect=index["interconnect"],
-        core=-1,
         notes=_notes(acc),
     )
 

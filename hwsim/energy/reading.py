@@ -22,7 +22,7 @@ from hwsim.energy.static import StaticPower, static_power
 from hwsim.errors import HwsimError
 from hwsim.machine.accelerator import Accelerator
 from hwsim.power.activity import Activity, action_joules
-from hwsim.schedule.table import LEVEL, UNIT, Schedule
+from hwsim.schedule.table import LEVEL, Schedule
 
 Floats = npt.NDArray[np.float64]
 
@@ -149,8 +149,6 @@ def read_energy(
         watts = np.broadcast_to(profile.static_w(core_clock_hz), (schedule.kernels, 3))
     else:
         watts = np.broadcast_to(np.array(static.power_w), (schedule.kernels, 3))
-    if found.core >= 0:
-        counted.counts[:, found.core] = time_s * _threads(schedule)
     activity = Activity(tuple(profile.index), counted.counts, time_s)
     joules = action_joules(activity, profile, clock_hz=core_clock_hz, toggle=toggle) * (dynamic_scale * chips)
     joules[:, -1] += time_s[:, None] * watts * static_scale * chips
@@ -168,14 +166,6 @@ def read_energy(
         tuple(notes),
     )  # fmt: skip
     return _with_power_note(result, chips * static.share)
-
-
-def _threads(schedule: Schedule) -> Floats:
-    """Threads of each kernel: they wait for each other busily, so all draw power as long as it lasts."""
-    threads = np.zeros(schedule.kernels)
-    rows = (schedule.unit == UNIT["cpu"]) | (schedule.unit == UNIT["dispatch"])
-    np.maximum.at(threads, schedule.kernel[rows], schedule.lanes[rows])
-    return threads
 
 
 def _with_power_note(result: Energy, chips: float) -> Energy:

@@ -207,7 +207,9 @@ def _soc(acc: Accelerator, gpu: Gpu, c: Constants) -> tuple[list[StaticPart], li
         floor, knee = c["soc_voltage_floor"], c["soc_voltage_knee"] * top
         curve = VoltageCurve(floor, 1.0, knee, max(top, clock), 1.0)
         cores = c["cpu_busy_cores"] + c["cpu_idle_share"] * max(0.0, gpu.soc.cpu_cores - c["cpu_busy_cores"])
-        parts.append(StaticPart("cpu", Span(core.value, core.low, core.high).scaled(float(curve.clocking(clock)) * cores)))
+        parts.append(
+            StaticPart("cpu", Span(core.value, core.low, core.high).scaled(float(curve.clocking(clock)) * cores))
+        )
     return parts, notes
 
 

@@ -9,6 +9,7 @@ power model alone: a slower run of the same work draws less).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import re
 import sys
@@ -19,13 +20,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fit import fitted_on  # noqa: E402
-from model import Modelled, machine, simulate  # noqa: E402
-from rows import Row, jetson_rows, reference  # noqa: E402
+from fit import fitted_on
+from model import Modelled, machine, simulate
+from rows import Row, jetson_rows, reference
 
-import hwsim  # noqa: E402
-from hwsim.power import Span  # noqa: E402
-from hwsim.power.wall import wall_power_w  # noqa: E402
+import hwsim
+from hwsim.power import Span
+from hwsim.power.wall import wall_power_w
 
 HERE = Path(__file__).resolve().parent
 Pair = tuple[Row, Modelled]
@@ -100,17 +101,39 @@ def board_rows() -> list[list[str]]:
 
     edge = "deepedgebench, 5 V supply"
     nano = board("jetson-nano", "mobilenet_v2", precision="fp32")
-    add(edge, "jetson-nano", "mobilenet_v2 fp32", "7.09", nano, "TensorRT, TF 7.29, TF-TRT 7.44; its run is 4 times slower")
+    add(
+        edge,
+        "jetson-nano",
+        "mobilenet_v2 fp32",
+        "7.09",
+        nano,
+        "TensorRT, TF 7.29, TF-TRT 7.44; its run is 4 times slower",
+    )
     for name, watts in (("jetson-nano-cpu", "3.01"), ("dev-board-cpu", "3.85")):
         power = board(name, "mobilenet_v1", precision="int8", stack="ruy:1")
         add(edge, name, "mobilenet_v1 int8, 1 thread", watts, power, "busy power of the file comes from this row")
-    try:
-        add(edge, "coral-dev-board", "mobilenet_v2 int8", "4.37", board("coral-dev-board", "mobilenet_v2", precision="int8"), "")
-    except hwsim.HwsimError:
-        pass
-    die = {name: board("tpu-v1", name, size).value for name, size in (("tpu1_cnn0", 8), ("tpu1_mlp0", 200), ("tpu1_lstm0", 64))}
+    with contextlib.suppress(hwsim.HwsimError):  # the family may not be simulated yet
+        add(
+            edge,
+            "coral-dev-board",
+            "mobilenet_v2 int8",
+            "4.37",
+            board("coral-dev-board", "mobilenet_v2", precision="int8"),
+            "",
+        )
+    die = {
+        name: board("tpu-v1", name, size).value
+        for name, size in (("tpu1_cnn0", 8), ("tpu1_mlp0", 200), ("tpu1_lstm0", 64))
+    }
     for name, watts in die.items():
-        add("server of 4 dies, busy less idle", "tpu-v1", name, "94", Span(*(4 * (watts - 28),) * 3), "the host is busy too")
+        add(
+            "server of 4 dies, busy less idle",
+            "tpu-v1",
+            name,
+            "94",
+            Span(*(4 * (watts - 28),) * 3),
+            "the host is busy too",
+        )
     base = board("rtx-4090", "resnet50", precision="int8").value
     for network, label, batch, shapes, watts in (
         ("resnet50", "multi-stream", 8, {}, 447.8), ("resnet50", "offline", 256, {}, 603.5),
@@ -137,7 +160,11 @@ def figure(pairs: Sequence[Pair], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     fig, axes = plt.subplots(1, 2, figsize=(9, 4.4), sharex=True, sharey=True, layout="constrained")
-    boards = {"jetson-agx-orin-64gb": ("AGX Orin", "C0"), "jetson-agx-xavier": ("AGX Xavier", "C1"), "jetson-xavier-nx": ("Xavier NX", "C2")}
+    boards = {
+        "jetson-agx-orin-64gb": ("AGX Orin", "C0"),
+        "jetson-agx-xavier": ("AGX Xavier", "C1"),
+        "jetson-xavier-nx": ("Xavier NX", "C2"),
+    }
     for axis, simulated in zip(axes, (False, True), strict=True):
         ends = np.array([10.0, 62.0])
         axis.fill_between(ends, 0.85 * ends, 1.15 * ends, color="0.9", label="15 %")
@@ -172,7 +199,9 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def put(text: str, name: str, body: str) -> str:
     """``text`` with what stands between the marks of table ``name`` replaced."""
-    return re.sub(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", lambda m: m[1] + body + "\n" + m[2], text, flags=re.DOTALL)
+    return re.sub(
+        rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", lambda m: m[1] + body + "\n" + m[2], text, flags=re.DOTALL
+    )
 
 
 SCORES = ("rows", "number", "measured rate: median", "90 %", "bias", "simulated rate: median", "90 %", "bias")

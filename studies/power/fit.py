@@ -19,11 +19,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from model import CORE, Modelled, simulate  # noqa: E402
-from rows import Row, jetson_rows, reference  # noqa: E402
+from model import CORE, Modelled, simulate
+from rows import Row, jetson_rows, reference
 
-from hwsim.machine import load_constants  # noqa: E402
-from hwsim.power.curve import VoltageCurve  # noqa: E402
+from hwsim.machine import load_constants
+from hwsim.power.curve import VoltageCurve
 
 FITTED = ("soc_voltage_floor", "soc_voltage_knee", "carrier_agx", "carrier_nx")
 Pair = tuple[Row, Modelled]

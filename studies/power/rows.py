@@ -35,7 +35,11 @@ NETWORKS = {
     "SSD-MobileNet-v1": ("ssd_mobilenet_v1", {}),
     "MobileNetV2": ("mobilenet_v2", {}),
 }
-BOARDS = {"Jetson AGX Xavier": "jetson-agx-xavier", "Jetson Xavier NX": "jetson-xavier-nx", "Jetson AGX Orin": "jetson-agx-orin-64gb"}
+BOARDS = {
+    "Jetson AGX Xavier": "jetson-agx-xavier",
+    "Jetson Xavier NX": "jetson-xavier-nx",
+    "Jetson AGX Orin": "jetson-agx-orin-64gb",
+}
 LEAST_EMC = {"jetson-agx-orin-64gb": 2133.0, "jetson-agx-xavier": 1331.2, "jetson-xavier-nx": 1331.2}
 
 
@@ -81,7 +85,9 @@ def rate_of(rows: Any, scenario: str) -> float:
     """Inferences per second of the sibling rows of a power row."""
     if scenario == "offline":
         return float(rows[(rows.metric == "throughput_ips") & (rows.scenario == "offline")].value.iloc[0])
-    times = rows[(rows.metric == "latency_ms") & rows.scenario.str.startswith(scenario) & rows.scenario.str.contains("mean")]
+    times = rows[
+        (rows.metric == "latency_ms") & rows.scenario.str.startswith(scenario) & rows.scenario.str.contains("mean")
+    ]
     images = 8 if scenario == "multi-stream" else 1
     return images * 1e3 / float(times.value.iloc[0])
 
@@ -138,7 +144,11 @@ def _default_batch(scenario: str) -> int:
 
 def _clocks(rows: list[Row]) -> Iterator[Row]:
     """R3 and R4."""
-    stated = {(r.board, r.network, r.scenario): r for r in rows if r.group in ("mlperf-v1.1", "mlperf-v3.0") and r.set == "stated"}
+    stated = {
+        (r.board, r.network, r.scenario): r
+        for r in rows
+        if r.group in ("mlperf-v1.1", "mlperf-v3.0") and r.set == "stated"
+    }
     for row in rows:
         if row.set == "assumed":
             like = stated[row.key]

@@ -1,4 +1,4 @@
-"""Power beside the accelerator: modules at rest, busy cores of a processor, Jetson kits at the wall."""
+"""Power beside the accelerator: modules at rest, Jetson kits at the wall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hwsim.errors import HwsimError
 from hwsim.machine import load_accelerator, load_constants, vary
 from hwsim.power import Span
 from hwsim.power.gpu import gpu_power_profile, voltage_curve
-from hwsim.power.processor import core_power_w
 from hwsim.power.wall import wall_power_w
 
 STUDY = Path(__file__).resolve().parents[2] / "studies" / "power"
@@ -64,17 +63,6 @@ def test_a_measured_row_at_its_clocks() -> None:
     low, high = (joules / float(result.energy.time_s.sum()) for joules in result.energy.interval_j)
     wall = wall_power_w(acc, Span(result.power_w, low, high))
     assert wall.low < 14.8 < wall.high and wall.value == pytest.approx(14.8, rel=0.35)
-
-
-def test_a_busy_core_takes_its_share_of_the_boards_power() -> None:
-    acc = load_accelerator("jetson-nano-cpu")
-    core = core_power_w(acc)
-    assert core is not None and core.value == pytest.approx(0.9 * (5.5 - 1.39) / 4)
-    one, four = (hwsim.simulate("mobilenet_v1", acc, batch=1, stack=f"xnnpack:{n}").energy for n in (1, 4))
-    seconds = [float(e.time_s.sum()) for e in (one, four)]
-    assert one.by_component["cores"] == pytest.approx(core.value * seconds[0], rel=0.01)
-    assert four.by_component["cores"] == pytest.approx(4 * core.value * seconds[1], rel=0.01)
-    assert core_power_w(load_accelerator("tpu-v4")) is not None  # the numbers are there; only processors use them
 
 
 def test_the_study_says_what_its_rows_say() -> None:
