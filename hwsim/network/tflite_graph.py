@@ -144,8 +144,9 @@ class TfGraph:
         return join_quant(*parts)
 
     def step(self, op: str, /, *values: Value, out: IntShape, **attrs: Any) -> Value:
-        """A layer between operands and output of the current operator, in the format of its first operand."""
-        return self.emit.layer(op, *values, out=out, name=_label(self.tensor(0, output=True)), **attrs)
+        """A layer between operands and output of the current operator, in the format of its first operand (``of=``: part of it)."""
+        label = _label(self.tensor(0, output=True))
+        return self.emit.layer(op, *values, out=out, name=label, qparams=f"of={self.op.index}", **attrs)
 
     def reshaped(self, value: Value, shape: IntShape) -> Value:
         """``value`` under another shape of as many elements."""

@@ -1,7 +1,8 @@
 """TFLite files as networks: one layer an operator, layout NHWC, quantisation kept in short form.
 
 The trace keeps what cost models need; an executor reads scales and weights from the file, found through ``op=`` (the
-operator's index) in the ``qparams`` column. Shapes, the batch included, are the file's and stay fixed.
+operator's index) in the ``qparams`` column. ``operators`` in the header lists the file's operators by index, ``*`` marking
+those on constants alone. Shapes, the batch included, are the file's and stay fixed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from hwsim.errors import HwsimError
 from hwsim.network.graph import Network
-from hwsim.network.importing import Emitter, Value, quant_text
+from hwsim.network.importing import Emitter, Value, quant_text, word
 from hwsim.network.tflite_file import TfFile, read_tflite
 from hwsim.network.tflite_graph import TfGraph
 from hwsim.network.tflite_ops import HANDLERS
 
+_MOST_OPERATORS = 4096  # of a file whose operators are listed in the trace
 CONTROL_FLOW = frozenset({"IF", "WHILE", "CALL", "STABLEHLO_WHILE", "STABLEHLO_COMPOSITE", "DELEGATE"})
 
 
@@ -61,34 +63,40 @@ def _walk(parsed: TfFile, source: str) -> Network:
         value = emit.input(tensor.name, graph.shape(tensor), tensor.dtype)
         value.quant = quant_text(tensor.scales, tensor.zeros, tensor.axis, "x")
         graph.values[index] = value
+    codes: list[str] = []
     for op in parsed.operators:
         graph.op = op
         emit.where = op.where
+        codes.append(f"CUSTOM:{word(op.custom)}" if op.custom else op.code)
         if op.code in CONTROL_FLOW:
             raise HwsimError(f"{op.where}: control flow is not supported; export the graph without it")
-        if any(i >= 0 for i in op.outputs):
-            _operator(graph)
+        if any(i >= 0 for i in op.outputs) and not _operator(graph):
+            codes[-1] += "*"
     emit.where = "graph"
     meta = {
         "source": f"TFLite {source}" + (f" ({parsed.description})" if parsed.description else ""),
         "layout": "NHWC",
     }
+    if len(codes) <= _MOST_OPERATORS:
+        meta["operators"] = " ".join(codes)
     return emit.network((graph.value(parsed.tensors[i]) for i in parsed.outputs if i >= 0), meta)
 
 
-def _operator(g: TfGraph) -> None:
+def _operator(g: TfGraph) -> bool:
+    """Walk one operator; return whether it does anything at run time (one on constants makes a constant)."""
     op = g.op
     given = [g.x(i) for i in range(len(op.inputs)) if g.has(i)]
     if given and all(v.is_const for v in given) and not any(t.variable for t in (g.tensor(i) for i in _given(g))):
         for i, index in enumerate(op.outputs):
             if index >= 0:
                 g.store(i, _constant(g, i, given))
-        return
+        return False
     handler = HANDLERS.get(op.code)
     if handler is None:
         g.host()
     else:
         handler(g)
+    return True
 
 
 def _given(g: TfGraph) -> list[int]:
