@@ -20,7 +20,7 @@ from hwsim.plan.plan import Plan
 from hwsim.result import Result
 
 # family: module of this package, with a function simulate_<module>
-_RUNNERS = {"systolic": "systolic", "gpu": "gpu", "cpu": "cpu"}
+_RUNNERS = {"systolic": "systolic", "gpu": "gpu", "cpu": "cpu", "edge-tpu": "edge_tpu"}
 
 
 def simulate(

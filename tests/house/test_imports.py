@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2] / "hwsim"
 LEVEL = {
     "errors": 0, "formats": 0, "units": 0, "data": 0, "files": 0, "bands": 1, "network": 1,
     "machine": 1, "arithmetic": 2, "scalesim": 2,
-    "power": 2,
+    "power": 2, "link": 2,
     "schedule": 3, "timing": 4, "energy": 4, "plan": 5, "result": 6, "simulation": 7, "api": 7, "costs": 7,
     "comparison": 8, "report": 9, "validate": 10, "serving": 10, "execution": 10, "cli": 11, "__main__": 12,
 }  # fmt: skip
