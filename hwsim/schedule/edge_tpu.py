@@ -9,6 +9,7 @@ are rows of their own, and all wait for the largest. What surrounds a program on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hwsim.machine.edge_tpu import Tensor
@@ -18,6 +19,7 @@ from hwsim.schedule.folds import Loop, split_classes
 from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
 
 _AXES = {"y": AXIS["m"], "x": AXIS["m"], "n": AXIS["n"], "step": AXIS["step"]}
+_SOFTMAX_PASSES = 6  # over its values: largest, exponentials, their sum, quotients
 _BUFFERS = 2  # sets of parameters on their way: of the operator that runs and of the next
 TAPS = {"RESIZE_BILINEAR": 4, "ADD": 2, "SUB": 2, "MUL": 2, "MAXIMUM": 2, "MINIMUM": 2, "SQUARED_DIFFERENCE": 2}
 
@@ -40,31 +42,41 @@ class Work:
     repeat: int = 1
 
 
-def work_of(op: Op, tensor: Tensor, line_clks: int) -> Work:
-    """Return the work of a mapped operator; vector work takes ``line_clks`` clocks for each operand and row of cells."""
+def work_of(op: Op, tensor: Tensor, narrow_bytes: float) -> Work:
+    """Return the work of a mapped operator; a tile's narrow memory moves ``narrow_bytes`` a clock.
+
+    A convolution broadcasts a few input channels to all cells, so that only its results load the memory; where every cell
+    has an input of its own (depthwise and vector work) each operand is a row of cells' worth of bytes.
+    """
     out, taps = op.out, _taps(op)
     z_in = op.inputs[0].z if op.inputs else out.z
-    rows, _ = weight_rows(op, tensor.cell_macs)
+    macs = tensor.cell_macs
+    rows, _ = weight_rows(op, macs)
+
+    def moved(lines: int) -> int:
+        return math.ceil(lines * tensor.cells / narrow_bytes)
+
     if op.code == "DEPTHWISE_CONV_2D":
-        return Work(out.y, out.x, out.z, taps * line_clks, taps, taps * line_clks * tensor.cell_macs)
+        # A cell uses one of its multipliers, and needs a clock for each channel of a group.
+        return Work(out.y, out.x, out.z, max(taps * macs, moved(taps + 1)), taps, taps * macs * macs)
     if op.code == "TRANSPOSE_CONV":
         place = op.inputs[0]
-        return Work(place.y, place.x, out.z, rows // tensor.cell_macs, taps * z_in, rows)
+        return Work(place.y, place.x, out.z, max(rows // macs, moved(taps)), taps * z_in, rows)
     if op.code == "CONV_2D":
         alone = out.y * out.x == 1
-        return Work(out.y, out.x, out.z, rows // tensor.cell_macs, taps * z_in, rows, alone)
+        return Work(out.y, out.x, out.z, max(rows // macs, moved(1)), taps * z_in, rows, alone)
     if op.code == "FULLY_CONNECTED":
         inside = op.layer.attrs.get("k", z_in) if op.layer is not None else z_in
-        return Work(1, 1, out.z, rows // tensor.cell_macs, int(inside), rows, True)
+        return Work(1, 1, out.z, rows // macs, int(inside), rows, True)
     if op.code == "UNIDIRECTIONAL_SEQUENCE_LSTM":
         steps, state = max(op.inputs[0].x, op.inputs[0].y), out.z
-        return Work(1, 1, 4 * state, rows // tensor.cell_macs, z_in + state, rows, True, steps)
+        return Work(1, 1, 4 * state, rows // macs, z_in + state, rows, True, steps)
     if op.code in ("SOFTMAX", "L2_NORMALIZATION"):
-        return Work(out.y, out.x, out.z, 4 * line_clks, 0, 4)
+        return Work(out.y, out.x, out.z, moved(_SOFTMAX_PASSES), 0, _SOFTMAX_PASSES)
     if op.code in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
         source = op.inputs[0]
-        return Work(source.y, source.x, source.z, line_clks, 0, 1)
-    return Work(out.y, out.x, out.z, taps * line_clks, 0, taps)
+        return Work(source.y, source.x, source.z, max(macs, moved(1)), 0, 1)
+    return Work(out.y, out.x, out.z, max(taps * macs, moved(taps + 1)), 0, taps)
 
 
 def _taps(op: Op) -> int:

@@ -111,7 +111,7 @@ def lower_steps(done: Compiled, steps: list[Step], tensor: Tensor, constants: Ma
         clks = math.ceil(step.host_s * clock)
         if step.place == "chip":
             op = done.operators[step.operator]
-            work = lowering.work_of(op, tensor, int(constants["line_clks"]))
+            work = lowering.work_of(op, tensor, constants["narrow_bytes"])
             fetch = lowering.Fetch(step.code, step.streamed, step.shared)
             lowering.lower_op(builder, op, work, fetch, tensor)
         elif step.place == "to chip":
@@ -176,7 +176,7 @@ def _details(
         bound_s = max(up + down, compute, latency_s if step.place == "host" else 0.0)
         work = None
         if step.place == "chip":
-            work = lowering.work_of(done.operators[step.operator], tensor, 1)
+            work = lowering.work_of(done.operators[step.operator], tensor, 64.0)
         out.append(
             {
                 "bound_s": bound_s,

@@ -22,6 +22,7 @@ SUITES: dict[str, str] = {
     "tpu-v3": "hwsim.validate.tpu_v3",
     "tpu-v4": "hwsim.validate.tpu_v4",
     "cpu": "hwsim.validate.cpu",
+    "edge-tpu": "hwsim.validate.edge_tpu",
 }
 
 
