@@ -54,6 +54,16 @@ class Core:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usb:
+    """The USB host controller."""
+
+    completion_s: float = key(
+        "least time from one transfer's completion to the next, where the controller holds interrupts back",
+        "time", toml="completion", default=0.0, low=0, high=1e-2,
+    )  # fmt: skip
+
+
 def _throughput(built: Mapping[str, Any]) -> tuple[float, Mapping[str, float]]:
     """A core's clock, and what it multiplies per clock."""
     core: Core = built["core"]
@@ -73,7 +83,12 @@ def _check(built: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 CPU = Family(
     "cpu",
     "processors that run networks themselves, from server cores to microcontrollers",
-    (COMMON[0], Section("core", Core, "one core and its software", required=True), *COMMON[1:]),
+    (
+        COMMON[0],
+        Section("core", Core, "one core and its software", required=True),
+        Section("usb", Usb, "the USB host controller"),
+        *COMMON[1:],
+    ),
     throughput=_throughput,
     check=_check,
 )

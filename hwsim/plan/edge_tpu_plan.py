@@ -20,6 +20,8 @@ from hwsim.plan.precision import Multiply, Precision
 
 # TensorFlow Lite beside the Edge TPU delegate runs its own kernels, on one thread unless told otherwise.
 HOST_KERNELS, HOST_THREADS = "ruy", 1
+# Operators whose 8-bit kernels in TensorFlow Lite go value by value.
+_SCALAR = frozenset({"RESIZE_BILINEAR", "ARG_MAX", "ARG_MIN"})
 _OUTPUT_ALIGN = 8  # bytes; sizes of output layers in compiled files
 _PART_OPERATIONS = 12  # instructions of an element-wise activation on the host, one value at a time
 
@@ -230,6 +232,9 @@ class _Steps:
             return host_work_s(self.host, scalar_operations=scores * self.constants["detection_instructions"], calls=1)
         if "PosenetDecoder" in op.code:
             return host_work_s(self.host, scalar_operations=scores * self.constants["pose_instructions"], calls=1)
+        if op.code in _SCALAR:
+            values = max(op.out.elements, scores)
+            return host_work_s(self.host, scalar_operations=values * self.constants["scalar_instructions"], calls=1)
         return cpu_kernel_s(self.host, kernel, stack=HOST_KERNELS, threads=HOST_THREADS)
 
     def part_s(self, op: Op) -> float:

@@ -28,8 +28,8 @@ TAPS = {"RESIZE_BILINEAR": 4, "ADD": 2, "SUB": 2, "MUL": 2, "MAXIMUM": 2, "MINIM
 class Work:
     """What one operator computes: ``y`` x ``x`` places of ``z`` channels, ``depth`` products each, ``repeat`` times over.
 
-    ``place_clks`` are the clocks of one place for a row of cells, ``macs`` the products useful for one output value
-    (0: vector work). ``split`` work is cut over the tiles by channels, all of which see every input.
+    ``place_clks`` are the clocks of one place, all its channels (of one row of cells where work is ``split`` over the
+    tiles by channels, each seeing every input); ``macs`` the products useful for one output value (0: vector work).
     """
 
     y: int
@@ -46,25 +46,27 @@ def work_of(op: Op, tensor: Tensor, narrow_bytes: float) -> Work:
     """Return the work of a mapped operator; a tile's narrow memory moves ``narrow_bytes`` a clock.
 
     A convolution broadcasts a few input channels to all cells, so that only its results load the memory; where every cell
-    has an input of its own (depthwise and vector work) each operand is a row of cells' worth of bytes.
+    has an input of its own (depthwise and vector work) every operand does.
     """
     out, taps = op.out, _taps(op)
     z_in = op.inputs[0].z if op.inputs else out.z
     macs = tensor.cell_macs
     rows, _ = weight_rows(op, macs)
+    lines = -(-out.z // tensor.cells)
 
-    def moved(lines: int) -> int:
-        return math.ceil(lines * tensor.cells / narrow_bytes)
+    def moved(times: int) -> int:
+        return math.ceil(times * up(out.z, macs) / narrow_bytes)
 
     if op.code == "DEPTHWISE_CONV_2D":
         # A cell uses one of its multipliers, and needs a clock for each channel of a group.
-        return Work(out.y, out.x, out.z, max(taps * macs, moved(taps + 1)), taps, taps * macs * macs)
+        return Work(out.y, out.x, out.z, max(lines * taps * macs, moved(taps + 1)), taps, taps * macs * macs)
     if op.code == "TRANSPOSE_CONV":
         place = op.inputs[0]
-        return Work(place.y, place.x, out.z, max(rows // macs, moved(taps)), taps * z_in, rows)
+        return Work(place.y, place.x, out.z, max(lines * rows // macs, moved(taps)), taps * z_in, rows)
+    if op.code == "CONV_2D" and out.y * out.x > 1:
+        return Work(out.y, out.x, out.z, max(lines * rows // macs, moved(1)), taps * z_in, rows)
     if op.code == "CONV_2D":
-        alone = out.y * out.x == 1
-        return Work(out.y, out.x, out.z, max(rows // macs, moved(1)), taps * z_in, rows, alone)
+        return Work(1, 1, out.z, rows // macs, taps * z_in, rows, True)
     if op.code == "FULLY_CONNECTED":
         inside = op.layer.attrs.get("k", z_in) if op.layer is not None else z_in
         return Work(1, 1, out.z, rows // macs, int(inside), rows, True)
@@ -75,8 +77,8 @@ def work_of(op: Op, tensor: Tensor, narrow_bytes: float) -> Work:
         return Work(out.y, out.x, out.z, moved(_SOFTMAX_PASSES), 0, _SOFTMAX_PASSES)
     if op.code in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
         source = op.inputs[0]
-        return Work(source.y, source.x, source.z, max(macs, moved(1)), 0, 1)
-    return Work(out.y, out.x, out.z, max(taps * macs, moved(taps + 1)), 0, taps)
+        return Work(source.y, source.x, source.z, max(lines * macs, moved(1)), 0, 1)
+    return Work(out.y, out.x, out.z, moved(taps + 1), 0, taps)
 
 
 def _taps(op: Op) -> int:
@@ -137,7 +139,7 @@ def _work_rows(
     else:
         y, x = Loop.over("y", work.y, -(-work.y // tensor.tiles_y)), Loop.over("x", work.x, -(-work.x // tensor.tiles_x))
         loops, largest = [y, x, lines], y.full * x.full
-        issues = lines.count
+        issues = 1
     if work.repeat > 1:
         loops = [Loop("step", work.repeat), *loops]
     axes = tuple(_AXES[loop.axis] for loop in loops)
@@ -147,8 +149,9 @@ def _work_rows(
         wide = extent["n"]
         useful = places * wide * (work.macs or work.depth)
         # Cells, tiles and channels without work wait for the largest tile.
-        spent = largest * work.place_clks * cells * (tensor.cell_macs if matrix else 1)
-        reads = places * work.place_clks * tensor.cell_macs if matrix else places * wide * work.depth
+        share = 1 if work.split else lines.count
+        spent = -(-largest * work.place_clks * cells * (tensor.cell_macs if matrix else 1) // share)
+        reads = places * work.depth if matrix else places * wide * work.depth
         builder.row(
             stage=stage, unit=UNIT["matrix" if matrix else "vector"], lanes=tiles, axis=axes, first=first, trips=trips,
             op=OPERATION["mac" if matrix else "alu"], format=number, extent=(places, wide, max(1, work.macs)),

@@ -11,6 +11,7 @@ from hwsim.energy.reading import read_energy
 from hwsim.errors import HwsimError
 from hwsim.link import Link, host_link
 from hwsim.machine import Accelerator, load_accelerator, load_constants
+from hwsim.machine.cpu import Usb
 from hwsim.machine.edge_tpu import Tensor
 from hwsim.network.graph import Network
 from hwsim.plan.cpu_work import cpu_kernel_s, cpu_kernels, host_work_s
@@ -100,7 +101,8 @@ def chunk_start_s(acc: Accelerator, host: Accelerator, constants: Mapping[str, f
     """Return what the host spends to start one chunk: a USB transfer each; PCIe cards fetch their pages themselves."""
     if not acc.host.link.startswith("usb"):
         return 0.0
-    return host_work_s(host, scalar_operations=constants["chunk_instructions"])
+    held_back = host.section("usb", Usb).completion_s
+    return max(held_back, host_work_s(host, scalar_operations=constants["chunk_instructions"]))
 
 
 def lower_steps(done: Compiled, steps: list[Step], tensor: Tensor, constants: Mapping[str, float]) -> Schedule:
