@@ -11,6 +11,7 @@ from hwsim.energy.reading import read_energy
 from hwsim.errors import HwsimError
 from hwsim.link import Link, host_link
 from hwsim.machine import Accelerator, load_accelerator, load_constants
+from hwsim.machine.constants import Constants
 from hwsim.machine.cpu import Usb
 from hwsim.machine.edge_tpu import Tensor
 from hwsim.network.graph import Network
@@ -43,15 +44,19 @@ class EdgeTpuResult(Result):
         return compiler_log(self.compiled)
 
 
-def simulate_edge_tpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan | None) -> EdgeTpuResult:
+def simulate_edge_tpu(
+    net: Network, acc: Accelerator, options: RunOptions, plan: Plan | None, constants: Constants | None = None
+) -> EdgeTpuResult:
     """Return what ``net`` costs on an Edge TPU and its host (see `simulate`).
 
-    Several chips take a segment each, one after the other, and pipeline the runs. A batch is so many runs. Raises
-    HwsimError for networks that are not quantised, and for a host that is not known.
+    Several chips take a segment each, one after the other, and pipeline the runs. A batch is so many runs. ``constants``
+    replace the family's (a fit tries many). Raises HwsimError for networks that are not quantised, and for a host that is
+    not known.
     """
     notes = _option_notes(acc, options)
     host = host_of(acc)
-    constants = load_constants("edge-tpu", acc.architecture)
+    if constants is None:
+        constants = load_constants("edge-tpu", acc.architecture)
     bound = bind_network(net, options, 1)
     table = parse_precision(options.precision)
     check_patterns(bound, table)

@@ -146,6 +146,11 @@ NETWORKS = {
     "ssd_mobilenet_v1": _ssd(ssd_mobilenet_v1, V1),
     "ssd_mobilenet_v1_0.75": _ssd(partial(ssd_mobilenet_v1, width=0.75), V1 + ", depth multiplier 0.75"),
     "ssd_mobilenet_v2": _ssd(partial(ssd_mobilenet_v2, pixels=300, classes=91, kernel=3, separable=True), V2),
+    "ssd_mobilenet_v2_quant": _ssd(
+        partial(ssd_mobilenet_v2, pixels=300, classes=91, kernel=1, separable=False),
+        V2 + " at 8 bits (ssd_mobilenet_v2_coco_quant_postprocess): full 3x3 extra maps, 1x1 predictors, as its compiled "
+        "parameters in google-coral/test_data show",
+    ),
     "ssd_mobilenet_v2_face": _ssd(
         partial(ssd_mobilenet_v2, pixels=320, classes=2, kernel=3, separable=True),
         V2 + "; one class and background at 320x320 (the Coral model), the rest as for COCO",
