@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwsim.machine.accelerator import Accelerator
 
 REFERENCES = {"exact": EXACT, "fp32": FP32}
+EDGE_TPU = "the Edge TPU's own rounding is not public: the values are those TensorFlow Lite's kernels specify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def machine(acc: Accelerator | str) -> Machine:
             )
         told = "declared model: exact bf16 products, fp32 sums in systolic order; no recording of TPU bits is public"
         return Machine(found.id, found.id, told, found)
+    if found.family == "edge-tpu":
+        return Machine(found.id, "", EDGE_TPU, found)
     if found.family == "gpu" and not found.numerics.profile:
         raise HwsimError(
             f"{found.id} has no Tensor Cores, and the order of its CUDA cores' sums is not public; try fp32"
@@ -88,6 +91,11 @@ class Assignment:
 
     def __init__(self, target: Machine, precision: str | Mapping[str, str] | None) -> None:
         self.target = target
+        if target.acc is not None and target.acc.family == "edge-tpu":
+            raise HwsimError(
+                f"{target.name} computes with 8-bit integers alone: execute a quantised .tflite file "
+                "(full integer post-training quantisation)"
+            )
         self.table = parse_precision(precision)
         if not target.profile and self.table is not None:
             raise HwsimError(f"{target.name} arithmetic has one precision: leave precision out or name a machine")

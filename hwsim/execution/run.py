@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import HwsimError
-from hwsim.execution.choose import Assignment, machine
+from hwsim.execution.choose import EDGE_TPU, REFERENCES, Assignment, machine
 from hwsim.execution.network_run import run_network
 from hwsim.execution.products import Arithmetic
 from hwsim.execution.weights import random_inputs, random_weights
@@ -252,11 +252,13 @@ class TfliteSubject(Subject):
     ) -> Execution:
         if precision is not None:
             raise HwsimError(f"{self.name}: a .tflite file states its own precision")
-        if not (isinstance(acc, str) and acc in ("exact", "fp32")):
+        notes: tuple[str, ...] = ("integer sums are exact on every machine; rounding follows the named semantics",)
+        if not (isinstance(acc, str) and acc in REFERENCES):
             from hwsim.machine import load_accelerator
 
             try:
-                load_accelerator(acc)
+                if load_accelerator(acc).family == "edge-tpu":
+                    notes += (EDGE_TPU,)
             except HwsimError:
                 machine(acc)  # a device known by its Tensor Cores; else its error
         from hwsim.arithmetic.tflite_execute import TfliteSession
@@ -268,8 +270,7 @@ class TfliteSubject(Subject):
         made = {i: op.code for op in model.operators for i in op.outputs}
         kept = {str(i): v for i, v in sorted(found.tensors.items()) if i in made}
         labels = {str(i): f"{made[i]} {model.tensors[i].name}" for i in made}
-        note = "integer sums are exact on every machine; rounding follows the named semantics"
-        return Execution(outputs, self.semantics, "named semantics, proven against its kernels", (note,), kept, labels)
+        return Execution(outputs, self.semantics, "named semantics, proven against its kernels", notes, kept, labels)
 
 
 def open_subject(

@@ -144,7 +144,7 @@ class TfGraph:
         return join_quant(*parts)
 
     def step(self, op: str, /, *values: Value, out: IntShape, **attrs: Any) -> Value:
-        """A layer between operands and output of the current operator, in the format of its first operand (``of=``: part of it)."""
+        """A layer between operands and output of the current operator, in its first operand's format (``of=``: part of it)."""
         label = _label(self.tensor(0, output=True))
         return self.emit.layer(op, *values, out=out, name=label, qparams=f"of={self.op.index}", **attrs)
 

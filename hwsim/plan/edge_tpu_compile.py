@@ -1,8 +1,8 @@
 """What the Edge TPU's compiler makes of a network: what is mapped, cached and streamed, in how many segments and programs.
 
 ``compile_network`` is the compiler's view of one network, ``compile_together`` of several that share the wide memory of
-one chip. Segments (``edgetpu_compiler -n``) are cut in execution order so that the largest share of the parameters is as
-small as it can be; each has a chip of its own and hands its tensors to the next through the host.
+one chip. Segments (``edgetpu_compiler -n``) are cut in execution order, each as long as its parameters in the file are no
+more than an equal share; each has a chip of its own and hands its tensors to the next through the host.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def compile_network(
     if not 1 <= segments <= _MOST_SEGMENTS or (mapped and segments > len(mapped)):
         most = min(_MOST_SEGMENTS, max(1, len(mapped)))
         raise HwsimError(f"{net.name}: {segments} segments of {len(mapped)} mapped operators; 1 to {most} are possible")
-    parts = cut([stored[i].stream if stored[i] else 0 for i in mapped], segments) if mapped else []  # type: ignore[union-attr]
+    parts = cut([stored[i].file if stored[i] else 0 for i in mapped], segments) if mapped else []  # type: ignore[union-attr]
     made = tuple(
         _segment([mapped[j] for j in part], net, ops, stored, acc, constants, used_tile if n == 0 else 0)
         for n, part in enumerate(parts)
@@ -141,37 +141,21 @@ def compile_together(
 
 
 def cut(sizes: Sequence[int], parts: int) -> list[list[int]]:
-    """Return ``sizes`` (by index, in order) in ``parts`` runs whose largest sum is as small as it can be.
+    """Return ``sizes`` (by index, in order) in ``parts`` runs, each as long as its sum is no more than an equal share.
 
-    Every run has at least one element; of equal cuts the first parts are filled first.
+    Every run has at least one element; the last has what is left. So are the pipelines of google-coral/test_data cut.
     """
-    count = len(sizes)
-    low, high = max(sizes), sum(sizes)
-    while low < high:
-        middle = (low + high) // 2
-        if _runs(sizes, middle) <= parts:
-            high = middle
-        else:
-            low = middle + 1
+    share = sum(sizes) / parts
     out: list[list[int]] = [[]]
     total = 0
     for i, size in enumerate(sizes):
         left = parts - len(out)  # runs still to be opened need an element each
-        if out[-1] and left and (total + size > low or count - i <= left):
+        if out[-1] and left and (total + size > share or len(sizes) - i <= left):
             out.append([])
             total = 0
         out[-1].append(i)
         total += size
     return out
-
-
-def _runs(sizes: Sequence[int], limit: int) -> int:
-    runs, total = 1, 0
-    for size in sizes:
-        if total + size > limit:
-            runs, total = runs + 1, 0
-        total += size
-    return runs
 
 
 def _segment(
@@ -195,7 +179,9 @@ def _segment(
     own = [ops[i] for i in chosen]
     tile = acc.memory["wide"].capacity_bytes // tensor.tiles
     staging = staging_bytes(own, acc, constants)
-    cache = fill([stored[i] if i in inside else None for i in range(len(ops))], max(0, tile - staging), tensor.tiles, used_tile)
+    cache = fill(
+        [stored[i] if i in inside else None for i in range(len(ops))], max(0, tile - staging), tensor.tiles, used_tile
+    )
     instructions = {i: instruction_bytes(ops[i], acc, constants) for i in chosen}
     instructions[chosen[0]] += round(constants["program_bytes"])
     return Segment(
@@ -249,7 +235,9 @@ def _refuse_compiled(net: Network, acc: Accelerator) -> None:
 
 def _refuse_float(net: Network, ops: Sequence[Op], acc: Accelerator) -> None:
     """Raise HwsimError for a network without integer arithmetic; one that is quantised may still map nothing."""
-    floats = sorted({t.dtype for op in ops for t in op.outputs if t.dtype in FORMATS and FORMATS[t.dtype].kind == "float"})
+    floats = sorted(
+        {t.dtype for op in ops for t in op.outputs if t.dtype in FORMATS and FORMATS[t.dtype].kind == "float"}
+    )
     bytes_ = any(t.dtype in ("int8", "uint8") for op in ops for t in op.outputs)
     if floats and not bytes_:
         raise HwsimError(
@@ -267,5 +255,3 @@ def _notes(net: Network, ops: Sequence[Op], segments: Sequence[Segment], acc: Ac
     if worst > 8 * acc.memory["narrow"].capacity_bytes:
         notes.append("a tensor is far larger than the narrow memories: the compiler may refuse it for its activations")
     return tuple(notes)
-
-

@@ -157,9 +157,9 @@ class _Graph:
 def _code(layer: Layer, net: Network) -> str:
     """The TensorFlow Lite operator of a layer."""
     if layer.op == "conv":
-        groups = int(layer.attrs.get("g", 1))
+        groups = layer.attrs.get("g", 1)
         channels = net.input_shapes(layer)[0][-1 if layer.attrs.get("nhwc") else 1]
-        return "DEPTHWISE_CONV_2D" if groups > 1 and groups == channels else "CONV_2D"
+        return "DEPTHWISE_CONV_2D" if groups != 1 and groups == channels else "CONV_2D"
     if layer.op == "adaptive_avg_pool":
         spatial = layer.shape[1:-1] if layer.attrs.get("nhwc") else layer.shape[2:]
         return "MEAN" if all(int(d) == 1 for d in spatial) else "AVERAGE_POOL_2D"
@@ -179,4 +179,5 @@ def _feature(name: str, shape: tuple[int | str, ...], dtype: str, channels_first
         outer = []
     if len(dims) == 3:  # a batch of rows
         outer, inner = [], dims
-    return Feature(name, dtype, *inner, deep=math.prod(outer) > 1 if outer else False)
+    y, x, z = inner
+    return Feature(name, dtype, y, x, z, math.prod(outer) > 1)

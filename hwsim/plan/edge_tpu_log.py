@@ -68,5 +68,3 @@ def _one(done: Compiled, show_operations: bool) -> str:
     if show_operations:
         blocks.append(operator_table(done))
     return "\n\n".join(blocks)
-
-

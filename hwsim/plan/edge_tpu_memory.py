@@ -36,12 +36,14 @@ class Parameters:
 
     ``stream`` cross the link, ``cached`` is what the log counts when they stay, ``tile`` what they take of every tile's
     wide memory then; ``split`` says that each tile has its own (one column of channels) instead of all tiles sharing.
+    ``file`` are weights and 32-bit biases as the TFLite file has them.
     """
 
     stream: int
     cached: int
     tile: int
     split: bool
+    file: int = 0
 
 
 def parameters(op: Op, acc: Accelerator, constants: Mapping[str, float]) -> Parameters:
@@ -53,6 +55,7 @@ def parameters(op: Op, acc: Accelerator, constants: Mapping[str, float]) -> Para
         table = _table_bytes(op, constants)
         return Parameters(table, table, -(-table // tiles), False)
     side = _side_bytes(op)
+    file = (weight_rows(op, 1)[0] + 4) * outs
     stream = up((rows + side) * channels(outs, macs, cells), _LINE)
     wide = macs if outs <= macs else up(outs, cells)
     cached = up((rows + side) * wide, _LINE)
@@ -62,8 +65,8 @@ def parameters(op: Op, acc: Accelerator, constants: Mapping[str, float]) -> Para
         stream = up((rows + side) * outs, _LINE)
     if split:
         passes = -(-outs // (cells * tiles))
-        return Parameters(stream, cached, passes * (rows + side) * min(wide, cells), True)
-    return Parameters(stream, cached, -(-cached // tiles), False)
+        return Parameters(stream, cached, passes * (rows + side) * min(wide, cells), True, file)
+    return Parameters(stream, cached, -(-cached // tiles), False, file)
 
 
 def _side_bytes(op: Op) -> int:
@@ -117,14 +120,26 @@ def _table_bytes(op: Op, constants: Mapping[str, float]) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cache:
-    """What stays in the wide memory: bytes the log counts, operators by index, and what is left of every tile."""
+    """What stays in the wide memory and what is streamed, bytes by operator, and what is left of every tile.
 
-    cached: frozenset[int]
-    used: int
+    ``kept`` counts as the log does; an operator that stays in part is in both.
+    """
+
+    kept: Mapping[int, int]
+    streams: Mapping[int, int]
     free_tile: int
-    streamed: int
+
+    @property
+    def used(self) -> int:
+        """On-chip memory used for caching."""
+        return sum(self.kept.values())
+
+    @property
+    def streamed(self) -> int:
+        """Parameters that cross the link in every run."""
+        return sum(self.streams.values())
 
 
 def staging_bytes(ops: Sequence[Op], acc: Accelerator, constants: Mapping[str, float]) -> int:
@@ -143,29 +158,26 @@ def staging_bytes(ops: Sequence[Op], acc: Accelerator, constants: Mapping[str, f
     return most
 
 
-def fill(
-    each: Sequence[Parameters | None], tile_bytes: int, tiles: int, used_tile: int = 0
-) -> Cache:
+def fill(each: Sequence[Parameters | None], tile_bytes: int, tiles: int, used_tile: int = 0) -> Cache:
     """Return which operators' parameters stay, first fit in order, in ``tile_bytes`` of every tile.
 
     Parameters that all tiles share are cut as finely as wanted, so the last that does not fit stays in part; those each
     tile has of its own stay whole or not at all. ``used_tile`` bytes are another model's.
     """
     free = max(0, tile_bytes - used_tile)
-    kept: set[int] = set()
-    used = streamed = 0
+    kept: dict[int, int] = {}
+    streams: dict[int, int] = {}
     for i, p in enumerate(each):
         if p is None or not p.stream:
             continue
         if p.tile <= free:
-            kept.add(i)
-            used += p.cached
+            kept[i] = p.cached
             free -= p.tile
-        elif p.split:
-            streamed += p.stream
+        elif p.split or not free:
+            streams[i] = p.stream
         else:
             part = free * tiles / p.cached
-            used += round(p.cached * part)
-            streamed += up(round(p.stream * (1 - part)), _LINE)
+            kept[i] = round(p.cached * part)
+            streams[i] = up(round(p.stream * (1 - part)), _LINE)
             free = 0
-    return Cache(frozenset(kept), used, free, streamed)
+    return Cache(kept, streams, free)

@@ -113,7 +113,8 @@ class _Steps:
 
     def upload(self, number: int, segment: Segment) -> None:
         """The program that loads the cache, before the first run."""
-        nbytes = sum(p.stream for i in segment.operators if (p := self.done.parameters[i]) and i in segment.cache.cached)
+        stored = [(i, p.stream) for i in segment.operators if (p := self.done.parameters[i])]
+        nbytes = sum(n - segment.cache.streams.get(i, 0) for i, n in stored)
         kernel = Kernel(f"load parameters{self.of(number)}", "upload", "link", ())
         self.add(Step(kernel, "to chip", number, inputs=nbytes, host_s=self.call_s()))
 
@@ -145,9 +146,7 @@ class _Steps:
         net = self.net
         streamed = cached = shared = 0
         if stored is not None and stored.stream:
-            kept = i in segment.cache.cached
-            cached = stored.cached if kept else 0
-            streamed = 0 if kept else stored.stream
+            cached, streamed = segment.cache.kept.get(i, 0), segment.cache.streams.get(i, 0)
             shared = 0 if stored.split else stored.stream
         part = bool(op.part) or op.layer is None
         products = () if part or op.layer is None else net.products[op.layer.id]

@@ -68,8 +68,8 @@ def work_of(op: Op, tensor: Tensor, narrow_bytes: float) -> Work:
     if op.code == "CONV_2D":
         return Work(1, 1, out.z, rows // macs, taps * z_in, rows, True)
     if op.code == "FULLY_CONNECTED":
-        inside = op.layer.attrs.get("k", z_in) if op.layer is not None else z_in
-        return Work(1, 1, out.z, rows // macs, int(inside), rows, True)
+        inside = op.layer.attrs.get("k") if op.layer is not None else None
+        return Work(1, 1, out.z, rows // macs, inside if isinstance(inside, int) else z_in, rows, True)
     if op.code == "UNIDIRECTIONAL_SEQUENCE_LSTM":
         steps, state = max(op.inputs[0].x, op.inputs[0].y), out.z
         return Work(1, 1, 4 * state, rows // macs, z_in + state, rows, True, steps)
@@ -124,7 +124,9 @@ def lower_op(builder: ScheduleBuilder, op: Op, work: Work, fetch: Fetch, tensor:
         )  # fmt: skip
         feeds = [stage]
         stage += 1
-    builder.row(stage=stage, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=2, buffers=0, format=number, ops=work.repeat)
+    builder.row(
+        stage=stage, unit=UNIT["dispatch"], cause=CAUSE["dispatch"], awaits=2, buffers=0, format=number, ops=work.repeat
+    )
     _work_rows(builder, work, tensor, stage + 1, (stage, *feeds), number)
 
 
@@ -137,7 +139,10 @@ def _work_rows(
         loops, largest = [lines], 1
         issues = -(-lines.count // tiles)
     else:
-        y, x = Loop.over("y", work.y, -(-work.y // tensor.tiles_y)), Loop.over("x", work.x, -(-work.x // tensor.tiles_x))
+        y, x = (
+            Loop.over("y", work.y, -(-work.y // tensor.tiles_y)),
+            Loop.over("x", work.x, -(-work.x // tensor.tiles_x)),
+        )
         loops, largest = [y, x, lines], y.full * x.full
         issues = 1
     if work.repeat > 1:
@@ -189,5 +194,11 @@ def on_host(builder: ScheduleBuilder, host_clks: int) -> None:
 
 def _host(builder: ScheduleBuilder, stage: int, clks: int, dep: tuple[int, ...]) -> None:
     builder.row(
-        stage=stage, unit=UNIT["cpu"], cause=CAUSE["dispatch"], buffers=0, awaits=2, dep=dep, span=(max(0, clks), 0, 0, 0)
+        stage=stage,
+        unit=UNIT["cpu"],
+        cause=CAUSE["dispatch"],
+        buffers=0,
+        awaits=2,
+        dep=dep,
+        span=(max(0, clks), 0, 0, 0),
     )

@@ -72,7 +72,9 @@ def simulate_edge_tpu(
     tensor = acc.section("tensor", Tensor)
     link = host_link(acc.host)
     schedule = lower_steps(done, steps, tensor, constants)
-    timing = edge_tpu_timing(schedule, service_clks(schedule, tensor, link, chunk_start_s(acc, host, constants), constants))
+    timing = edge_tpu_timing(
+        schedule, service_clks(schedule, tensor, link, chunk_start_s(acc, host, constants), constants)
+    )
     latency_s = timing.cycles / tensor.clock_hz
     interval_s = _interval_s(steps, timing, tensor.clock_hz, len(done.segments))
     batch = options.batch
@@ -86,7 +88,17 @@ def simulate_edge_tpu(
     details = _details(done, steps, schedule, timing, tensor, link)
     notes += _run_notes(done, steps, acc, host, table, latency_s)
     result = EdgeTpuResult(
-        bound, acc, options, plan, schedule, timing, energy, totals, (*notes, *plan.notes, *acc.notes), constants, details
+        bound,
+        acc,
+        options,
+        plan,
+        schedule,
+        timing,
+        energy,
+        totals,
+        (*notes, *plan.notes, *acc.notes),
+        constants,
+        details,
     )
     result.compiled, result.steps = done, tuple(steps)
     return result
@@ -165,7 +177,9 @@ def _option_notes(acc: Accelerator, options: RunOptions) -> list[str]:
     if options.cache == "cold":
         notes.append("first run: the parameters are loaded into the chip's cache before it")
     if options.batch > 1:
-        notes.append(f"batch {options.batch}: so many runs, one after the other; the Edge TPU takes one input at a time")
+        notes.append(
+            f"batch {options.batch}: so many runs, one after the other; the Edge TPU takes one input at a time"
+        )
     return notes
 
 

@@ -60,16 +60,17 @@ def cases(folder: Path) -> list[Case]:
     path = find(folder, "measured_networks")
     if path is None:
         raise FileNotFoundError(2, "missing", "measured_networks.csv")
-    return [c for row in table(path) if row["device"] == "Edge TPU" and row["metric"] == "latency_ms" and (c := _case(row))]
+    return [
+        c for row in table(path) if row["device"] == "Edge TPU" and row["metric"] == "latency_ms" and (c := _case(row))
+    ]
 
 
 def _case(row: dict[str, str]) -> Case | None:
     text, model = row["device_variant"], row["model"]
-    for words, target, excluded in TARGETS:
-        if words in text:
-            break
-    else:
+    found = next((entry for entry in TARGETS if entry[0] in text), None)
+    if found is None:
         return None
+    _, target, excluded = found
     target = target.format(pi="raspberry-pi-5" if "Raspberry Pi 5" in text else "raspberry-pi-4")
     if "INCLUDES image resize" in row["note"]:
         excluded = "times the resizing of an image too"

@@ -69,7 +69,7 @@ def score(outcomes: Iterable[Outcome], group: tuple[str, ...] = ()) -> Score:
         float(np.median(error)),
         float(error.mean()),
         float(np.percentile(error, 90)),
-        float((error <= 30).mean() * 100),
+        float((error <= 30 + 1e-9).mean() * 100),
         float(np.median([o.ratio for o in told])),
         rank_correlation([o.predicted for o in told], [o.case.measured for o in told]),
         float(np.median(roof)) if len(roof) else math.nan,

@@ -20,7 +20,9 @@ links = st.builds(
 )
 starts = st.integers(0, 64).map(lambda n: n / 32)
 messages = st.lists(
-    st.builds(Message, st.integers(0, 400), st.integers(0, 64).map(float), starts, st.booleans()), min_size=1, max_size=5
+    st.builds(Message, st.integers(0, 400), st.integers(0, 64).map(float), starts, st.booleans()),
+    min_size=1,
+    max_size=5,
 )
 
 
