@@ -97,6 +97,21 @@ class Energy:
         return power_w(self.total_j, float(self.time_s.sum()))
 
     @property
+    def static_share(self) -> float:
+        """Part of the joules that waiting would have cost as well; 0 for nothing."""
+        return self.by_component["static"] / self.total_j if self.total_j > 0 else 0.0
+
+    def power_at_load(self, load: float) -> float:
+        """Average power of a machine that runs this for a part ``load`` of the time and waits for the rest, W.
+
+        Linear between waiting and work, which measured machines are not: a TPU v1 at a tenth of its load draws 88 to 94 %
+        of its full power where this says 59 to 78 %. Raises HwsimError for a load outside 0 to 1.
+        """
+        if not 0 <= load <= 1:
+            raise HwsimError(f"energy: load {load:g} is no part of the time: 0 to 1 expected")
+        return load * self.power_w + (1 - load) * self.static.power_w.value
+
+    @property
     def dynamic_j(self) -> float:
         """Joules that depend on the work, not on the time."""
         return self.total_j - self.by_component["static"]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hwsim
 from hwsim.energy import Energy, exceeds, level_map, load_actions, load_sram, power_w, read_energy, static_power
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS
@@ -327,3 +328,12 @@ def test_traffic_equals_a_walk_over_every_instance(schedule: Schedule) -> None:
         assert traffic["unified_buffer"] == (0, a + b + meta)
         assert traffic["accumulators"] == (len(again) * 11, c)
     assert result.macs[0] == 7 * count and result.issued_macs[0] == 9 * count
+
+
+def test_power_at_a_part_of_the_load_is_between_waiting_and_work() -> None:
+    energy = hwsim.simulate("tpu1_cnn0", "tpu-v1", batch=8).energy
+    assert energy.power_at_load(0) == energy.static.power_w.value and energy.power_at_load(1) == energy.power_w
+    assert energy.static_share == pytest.approx(28 / energy.power_w, rel=1e-9)
+    assert energy.power_at_load(0.5) == pytest.approx((28 + energy.power_w) / 2)
+    with pytest.raises(HwsimError, match="no part of the time"):
+        energy.power_at_load(1.5)
