@@ -203,7 +203,7 @@ def _synchronous(
     by_hand = i.architecture in BY_HAND
     own = _up(s.warps, sm.sub_cores)  # warps of one CTA on its busiest sub-core, and of all
     everyone = _up(s.warps * residents, sm.sub_cores)
-    size = s.link_bytes / sm.burst_bytes_per_clk
+    size = s.step_bytes / sm.burst_bytes_per_clk
     share = np.minimum(size, s.copies * VECTOR / sm.burst_bytes_per_clk)
     landed = sm.link_latency + _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)
 
@@ -241,7 +241,7 @@ def _synchronous(
         "tensor": everyone * s.slices * s.products * i.cycles,
         "shared": residents * (s.warps * s.slices * s.load_wavefronts + (2 if by_hand else 1) * s.copy_wavefronts),
         "issue": everyone * (s.slices * (s.products + s.loads) + moved + overhead + (1 if by_hand else 3)) / sm.issue,
-        "link": residents * s.link_bytes / np.minimum(sm.link_bytes_per_clk, sm.burst_bytes_per_clk),
+        "link": residents * np.maximum(s.link_bytes / sm.link_bytes_per_clk, size),
         "warp": warp,
         "fragments": fragments,
         "latency": latency,
@@ -254,7 +254,7 @@ def _asynchronous(
     s: LoopShape, i: Instruction, sm: SmNumbers, stages: Numbers, residents: Numbers, overhead: Numbers
 ) -> dict[str, Numbers]:
     """Circuits of warps that order products of operands in shared memory."""
-    size = s.link_bytes / sm.burst_bytes_per_clk
+    size = s.step_bytes / sm.burst_bytes_per_clk
     landed = sm.link_latency + size + _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)
     latency = (landed + s.fed_cycles + i.result - i.cycles + 2) / stages
     if not whole_cta(i):
@@ -264,7 +264,7 @@ def _asynchronous(
         "tensor": residents * s.matrix_cycles,
         "shared": residents * np.maximum(s.matrix_wavefronts + s.copy_wavefronts, s.fed_cycles),
         "issue": residents * (s.products + overhead + 4) / sm.issue,
-        "link": residents * s.link_bytes / np.minimum(sm.link_bytes_per_clk, sm.burst_bytes_per_clk),
+        "link": residents * np.maximum(s.link_bytes / sm.link_bytes_per_clk, size),
         "warp": s.fed_cycles,
         "fragments": 0 * size,
         "latency": latency,

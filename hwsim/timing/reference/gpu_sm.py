@@ -33,8 +33,9 @@ PIPES = {"mma": "tensor", "math": "fp32", "alu": "alu"}
 class SmConfig:
     """One SM. Latencies and intervals in its clocks.
 
-    The link to the memory behind moves ``burst_bytes_per_clk`` at a time and ``link_bytes_per_clk`` in the long run,
-    this SM's share of what all draw on: what others leave unused now may be used later.
+    The link to the memory behind brings ``burst_bytes_per_clk`` at a time and ``link_bytes_per_clk`` in the long run,
+    this SM's share of what all draw on: what others leave unused now may be used later. What a neighbour in the cluster
+    draws for both (`Op.drawn`) takes time on the link but nothing of the share.
     ``policy``: "lrr" looks first at the warp after the one issued last, "gto" stays with that one, then the oldest.
     """
 
@@ -63,8 +64,8 @@ class Op:
     to registers); commit, wait (this warp's groups of copies or asynchronous matrix instructions: at most ``count`` may
     be unfinished); barrier (of the CTA); bulk (a copy that announces itself as ``event``); matrix (asynchronous, on the
     SM's matrix unit); await, arrive (an ``event`` of the CTA: open after ``count`` arrivals).
-    ``own``: clocks before the same warp may use the same pipe again. ``drawn``: bytes of a bulk copy that come over this
-    SM's link, the others being sent by a neighbour (0: all). ``arrive_at_end``: the group's end announces it.
+    ``own``: clocks before the same warp may use the same pipe again. ``drawn``: bytes of a bulk copy this SM itself
+    asks for, a neighbour sending the others (0: all). ``arrive_at_end``: the group's end announces it.
     """
 
     kind: str
@@ -160,10 +161,10 @@ class Sm:
         self.log("port", warp, op, begin, self.port_free)
         return self.port_free
 
-    def use_link(self, now: int, size: int | Fraction, warp: Warp, op: Op) -> int:
-        """Queue at the link; returns the clock in which the last byte has arrived."""
+    def use_link(self, now: int, size: int, drawn: Fraction | int, warp: Warp, op: Op) -> int:
+        """Queue at the link; returns the clock in which the last of ``size`` bytes has arrived, ``drawn`` for this SM."""
         begin = max(Fraction(now), self.link_free)
-        self.moved += size
+        self.moved += drawn
         self.link_free = max(
             begin + size / self.config.burst_bytes_per_clk, self.moved / self.config.link_bytes_per_clk
         )
@@ -249,7 +250,7 @@ class Sm:
             begin = self.port_free - op.wavefronts
             result = begin + config.shared_latency + config.wavefront_latency * (op.wavefronts - 1)
         elif op.kind == "fetch":
-            landed = self.use_link(now, op.bytes, warp, op)
+            landed = self.use_link(now, op.bytes, op.bytes, warp, op)
             for register in op.writes:
                 warp.ready[register] = 1 << 60
             self.later(
@@ -268,7 +269,7 @@ class Sm:
         elif op.kind == "copy":
             group = len(warp.groups) - 1
             warp.groups[group] += 1
-            landed = self.use_link(now, op.bytes, warp, op)
+            landed = self.use_link(now, op.bytes, op.bytes, warp, op)
             self.later(landed, lambda t: self.member_ends(warp, group, self.use_port(t, op.wavefronts, warp, op)))
         elif op.kind == "bulk":
             pieces = [min(PIECE, op.bytes - at) for at in range(0, op.bytes, PIECE)]
@@ -282,7 +283,7 @@ class Sm:
 
             part = Fraction(op.drawn or op.bytes, op.bytes)
             for size in pieces:
-                landed = self.use_link(now, size * part, warp, op)
+                landed = self.use_link(now, size, size * part, warp, op)
                 self.later(landed, lambda t, size=size: landed_piece(t, size))  # type: ignore[misc]
         elif op.kind == "matrix":
             warp.groups[-1] += 1
