@@ -12,11 +12,12 @@ from hwsim.errors import HwsimError, near
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction. Its product is m x n x k (k as if A were dense), or, of CUDA cores (m = 0), k per thread.
+    """One instruction. Its product is m x n x k, k as if A were dense; of CUDA cores (m = 0) k per thread and result.
 
     ``unit``: "pipe", one a sub-core, or "matrix", one an SM. ``cycles``: the unit's time for n columns; ``n_most``: as
     many columns as one instruction may take. ``own``: least clocks between two of one warp. ``chain``: clocks until the
-    accumulator can be added to again; ``result``: until it can be read. ``sources``: where the numbers are from.
+    accumulator can be added to again; ``result``: until it can be read. ``half``: whether GeForce boards issue it half
+    as often. ``source``: where the numbers are from.
     """
 
     architecture: str

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from hwsim.machine import load_accelerator
+from hwsim.machine.gpu import gpu_of
 from hwsim.timing.gpu_instructions import Instruction, instruction
-from hwsim.timing.gpu_sm import CIRCUITS, SmNumbers, loop_shape, main_loop
+from hwsim.timing.gpu_sm import CIRCUITS
 from hwsim.timing.reference.gpu_program import Tile, multiply_loop, wavefronts
+from hwsim.timing.reference.gpu_samples import closed_form
 from hwsim.timing.reference.gpu_sm import Op, Sm, SmConfig
 from hwsim.timing.reference.gpu_steady import period, run_tile
 
@@ -21,45 +24,57 @@ HERE = Path(__file__).resolve().parent
 GIB = 1 << 30
 H800 = {"sms": 114, "clock_hz": 1755e6, "dram_share": 1826.07 * GIB / 114 / 1755e6}
 
-# Tiles as kernel names of libraries show them: architecture, instruction, m, n, k, warp m, warp n, stages, residents.
+# Tiles as kernel names of libraries show them: architecture, instruction, m, n, k, warp m, warp n, stages, resident CTAs,
+# CTAs that share B.
 LOOPS = (
-    ("maxwell", "ffma", 128, 64, 8, 32, 32, 2, 2),
-    ("pascal", "hfma2", 128, 64, 16, 32, 32, 2, 2),
-    ("volta", "ffma", 128, 128, 8, 32, 64, 2, 2),
-    ("volta", "hmma.884", 128, 128, 32, 64, 64, 2, 2),
-    ("volta", "hmma.884", 256, 128, 32, 64, 64, 2, 1),
-    ("turing", "hmma.1688", 128, 128, 32, 64, 64, 2, 1),
-    ("turing", "hmma.1688", 256, 128, 32, 64, 64, 2, 1),
-    ("turing", "imma.8816", 128, 128, 64, 64, 64, 2, 1),
-    ("ampere-ga100", "ffma", 128, 128, 8, 32, 64, 4, 2),
-    ("ampere-ga100", "mma.16816", 256, 128, 32, 64, 64, 3, 1),
-    ("ampere-ga100", "mma.16816", 128, 128, 32, 64, 64, 4, 2),
-    ("ampere-ga100", "mma.16816", 128, 128, 32, 64, 64, 4, 1),
-    ("ampere-ga100", "mma.16816", 64, 64, 64, 32, 32, 5, 2),
-    ("ampere-ga100", "mma.16832", 256, 128, 64, 64, 64, 3, 1),
-    ("ampere-ga100", "mma.sp.16832", 256, 128, 64, 64, 64, 3, 1),
-    ("ampere-ga100", "mma.sp.16832", 128, 128, 64, 64, 64, 3, 2),
-    ("ampere-ga10x", "mma.16816", 128, 128, 32, 64, 64, 3, 1),
-    ("ampere-ga10x", "mma.sp.16832", 128, 128, 64, 64, 64, 3, 1),
-    ("ampere-ga10b", "mma.16832", 128, 128, 64, 64, 64, 3, 1),
-    ("ada", "mma.16816", 256, 128, 32, 64, 64, 3, 1),
-    ("ada", "mma.16832.e4m3", 128, 128, 64, 64, 64, 3, 1),
-    ("hopper", "wgmma.64nk16", 128, 256, 64, 64, 256, 4, 1),
-    ("hopper", "wgmma.64nk16", 128, 128, 64, 64, 128, 4, 1),
-    ("hopper", "wgmma.64nk16", 64, 64, 64, 64, 64, 8, 1),
-    ("hopper", "wgmma.64nk32", 128, 256, 128, 64, 256, 4, 1),
-    ("hopper", "wgmma.sp.64nk32", 128, 256, 128, 64, 256, 3, 1),
-    ("blackwell", "tcgen05.128nk16", 128, 256, 64, 128, 256, 4, 1),
-    ("blackwell", "tcgen05.128nk16", 128, 128, 64, 128, 128, 6, 1),
-    ("blackwell", "tcgen05.128nk64", 128, 256, 256, 128, 256, 4, 1),
+    ("maxwell", "ffma", 128, 64, 8, 32, 32, 2, 2, 1),
+    ("pascal", "hfma2", 128, 64, 16, 32, 32, 2, 2, 1),
+    ("volta", "ffma", 128, 128, 8, 32, 64, 2, 2, 1),
+    ("volta", "hmma.884", 128, 128, 32, 64, 64, 2, 2, 1),
+    ("volta", "hmma.884", 256, 128, 32, 64, 64, 2, 1, 1),
+    ("turing", "hmma.1688", 128, 128, 32, 64, 64, 2, 1, 1),
+    ("turing", "hmma.1688", 256, 128, 32, 64, 64, 2, 1, 1),
+    ("turing", "imma.8816", 128, 128, 64, 64, 64, 2, 1, 1),
+    ("ampere-ga100", "ffma", 128, 128, 8, 32, 64, 4, 2, 1),
+    ("ampere-ga100", "mma.16816", 256, 128, 32, 64, 64, 3, 1, 1),
+    ("ampere-ga100", "mma.16816", 128, 128, 32, 64, 64, 4, 2, 1),
+    ("ampere-ga100", "mma.16816", 128, 128, 32, 64, 64, 4, 1, 1),
+    ("ampere-ga100", "mma.16816", 64, 64, 64, 32, 32, 5, 2, 1),
+    ("ampere-ga100", "mma.16832", 256, 128, 64, 64, 64, 3, 1, 1),
+    ("ampere-ga100", "mma.sp.16832", 256, 128, 64, 64, 64, 3, 1, 1),
+    ("ampere-ga100", "mma.sp.16832", 128, 128, 64, 64, 64, 3, 2, 1),
+    ("ampere-ga10x", "mma.16816", 128, 128, 32, 64, 64, 3, 1, 1),
+    ("ampere-ga10x", "mma.sp.16832", 128, 128, 64, 64, 64, 3, 1, 1),
+    ("ampere-ga10b", "mma.16832", 128, 128, 64, 64, 64, 3, 1, 1),
+    ("ada", "mma.16816", 256, 128, 32, 64, 64, 3, 1, 1),
+    ("ada", "mma.16832.e4m3", 128, 128, 64, 64, 64, 3, 1, 1),
+    ("hopper", "wgmma.64nk16", 128, 256, 64, 64, 256, 4, 1, 2),
+    ("hopper", "wgmma.64nk16", 128, 128, 64, 64, 128, 4, 1, 2),
+    ("hopper", "wgmma.64nk16", 64, 64, 64, 64, 64, 8, 1, 1),
+    ("hopper", "wgmma.64nk32", 128, 256, 128, 64, 256, 4, 1, 2),
+    ("hopper", "wgmma.sp.64nk32", 128, 256, 128, 64, 256, 3, 1, 2),
+    ("blackwell", "tcgen05.128nk16", 128, 256, 64, 128, 256, 4, 1, 2),
+    ("blackwell", "tcgen05.128nk16", 128, 128, 64, 128, 128, 6, 1, 2),
+    ("blackwell", "tcgen05.128nk64", 128, 256, 256, 128, 256, 4, 1, 2),
 )
-# The link of each architecture: long-run B/clk of an SM's share of the L2, latency of a hit (docs/gpu_sm.md, sources).
-LINKS = {
-    "maxwell": (Fraction(32), 200), "pascal": (Fraction(32), 220), "volta": (Fraction(1761, 80), 215),
-    "turing": (Fraction(32), 230), "ampere-ga100": (Fraction(3851, 108), 213), "ampere-ga10x": (Fraction(32), 250),
-    "ampere-ga10b": (Fraction(32), 250), "ada": (Fraction(2088, 142), 277), "hopper": (Fraction(4934, 132), 265),
-    "blackwell": (Fraction(4934, 132), 265),
+# A device of each architecture: its share of the L2, latencies, width of the schedulers.
+DEVICES = {
+    "maxwell": "jetson-tx1", "pascal": "jetson-tx2", "volta": "v100-sxm2", "turing": "t4", "ampere-ga100": "a100-sxm4-80gb",
+    "ampere-ga10x": "a10", "ampere-ga10b": "jetson-agx-orin-64gb", "ada": "l40s", "hopper": "h100-sxm", "blackwell": "b200",
 }  # fmt: skip
+
+
+def sm_of(architecture: str) -> SmConfig:
+    """One SM of a device with an even share of its L2, all operands found there."""
+    gpu = gpu_of(load_accelerator(DEVICES[architecture]))
+    return SmConfig(
+        sub_cores=gpu.sm.sub_cores,
+        issue=gpu.sm.issue,
+        shared_latency=round(gpu.sm.shared_latency_cycles),
+        link_bytes_per_clk=Fraction(gpu.l2.bytes_per_clk) / gpu.sm.count,
+        burst_bytes_per_clk=Fraction(gpu.sm.l2_bytes_per_clk),
+        link_latency=round(gpu.l2.latency_cycles),
+    )
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
@@ -122,18 +137,14 @@ def tma_numbers(rows: Sequence[dict[str, str]]) -> tuple[int, Fraction]:
 
 
 def loop_rows() -> Iterable[dict[str, object]]:
-    for arch, name, m, n, k, wm, wn, stages, residents in LOOPS:
-        i = instruction(arch, name)
-        share, latency = LINKS[arch]
-        issue = 2 if arch in ("maxwell", "pascal") else 1
-        tile = Tile(m, n, k, wm, wn, i, stages)
-        config = SmConfig(issue=issue, link_bytes_per_clk=share, link_latency=latency)
+    for arch, name, m, n, k, wm, wn, stages, residents, pair in LOOPS:
+        tile = Tile(m, n, k, wm, wn, instruction(arch, name), stages, pair=pair)
+        config = sm_of(arch)
         clocks, periodic = period(run_tile(tile, config, residents, 60), stages)
-        numbers = SmNumbers(issue=issue, link_bytes_per_clk=float(share), link_latency=latency)
-        form = main_loop(loop_shape(m, n, k, wm, wn, i), i, numbers, stages, residents)
+        form = closed_form(tile, config, residents)
         yield {
             "architecture": arch, "instruction": name, "tile": f"{m}x{n}x{k}", "warp": f"{wm}x{wn}", "stages": stages,
-            "residents": residents, "twin_clk": round(float(clocks), 2), "form_clk": round(form.cycles, 2),
+            "residents": residents, "pair": pair, "twin_clk": round(float(clocks), 2), "form_clk": round(form.cycles, 2),
             "difference_pct": round(100 * (form.cycles / float(clocks) - 1), 2), "periodic": periodic,
             "limit": CIRCUITS[form.limit], "of_peak_pct": round(100 * float(form.circuits[0]) / float(clocks), 1),
         }  # fmt: skip
@@ -178,11 +189,11 @@ def main() -> None:
         file.write(f"Bulk copies (latency {latency} clk, {float(burst):.1f} B/clk): {len(errors)} rows, median ")
         file.write(f"{statistics.median(errors):.1f} %, largest {max(errors):.1f} %.\n\n")
         file.write(
-            "| architecture | instruction | tile | warp | stages | residents | clk | closed form | limit | % of peak |\n"
+            "| architecture | instruction | tile | warp | stages | CTAs | share B | clk | closed form | limit | % of peak |\n"
         )
-        file.write("|---|---|---|---|---|---|---|---|---|---|\n")
+        file.write("|---|---|---|---|---|---|---|---|---|---|---|\n")
         for row in loops:
-            keys = ("architecture", "instruction", "tile", "warp", "stages", "residents", "twin_clk")
+            keys = ("architecture", "instruction", "tile", "warp", "stages", "residents", "pair", "twin_clk")
             file.write("| " + " | ".join(str(row[k]) for k in keys))
             file.write(f" | {row['form_clk']} | {row['limit']} | {row['of_peak_pct']} |\n")
 
