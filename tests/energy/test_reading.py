@@ -21,7 +21,7 @@ from hwsim.schedule.table import AXIS, LEVEL, OPERATION, UNIT, Schedule, Schedul
 BF16, INT8, FP32 = (list(FORMATS).index(name) for name in ("bf16", "int8", "fp32"))
 MACHINES = (
     "tpu-v1", "tpu-v3", "tpu-v4", "tpu-v5e", "scalesim-32x32-ws", "scalesim-16x16-os", "eyeriss-like", "a100-sxm4-80gb",
-    "v100-pcie", "l4", "jetson-agx-orin-64gb", "jetson-nano",
+    "v100-pcie", "l4", "jetson-agx-orin-64gb", "jetson-nano", "coral-usb", "raspberry-pi-4",
 )  # fmt: skip
 
 
