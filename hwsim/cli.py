@@ -80,6 +80,12 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     if command == "compare":
         _compare_arguments(compared)
 
+    compiled = commands.add_parser("compile", help="what edgetpu_compiler would print: mapped, cached, streamed")
+    if command == "compile":
+        from hwsim.simulation.edge_tpu_compiler import add_arguments as add_compile_arguments
+
+        add_compile_arguments(compiled)
+
     served = commands.add_parser(
         "serve", help="many requests on one or more machines: waiting, objectives, fleets, cost"
     )
@@ -261,6 +267,9 @@ def _run(args: argparse.Namespace) -> int:
     if "-" in paths:
         return 0
     print(text.summary(result))
+    log = getattr(result, "compiler_log", "")
+    if log:
+        print("\n" + log)
     if around is not None:
         print(text.pipeline(around))
     print()
@@ -398,6 +407,13 @@ def _scalesim(args: argparse.Namespace) -> int:
     return command.main(args)
 
 
+def _compile(args: argparse.Namespace) -> int:
+    from hwsim.simulation.edge_tpu_compiler import command
+
+    print(command(args))
+    return 0
+
+
 def _validate(args: argparse.Namespace) -> int:
     from hwsim.validate.command import run
 
@@ -423,6 +439,7 @@ _COMMANDS = {
     "run": _run,
     "compare": _compare,
     "serve": _serve,
+    "compile": _compile,
     "list": _list,
     "show": _show,
     "import": _import,

@@ -140,3 +140,15 @@ def test_a_host_may_be_said_apart(capsys: pytest.CaptureFixture[str]) -> None:
     assert "already names its host" in capsys.readouterr().err
     assert main(["run", "alexnet", "--on", "tpu-v3*2", "--host", "no-such-host"]) == 2
     assert "no accelerator 'no-such-host'" in capsys.readouterr().err
+
+
+def test_the_compilers_view_of_an_edge_tpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "mobilenet_v2", "--on", "coral-usb", "--precision", "int8"]) == 0
+    log = capsys.readouterr().out
+    assert "On-chip memory used for caching model parameters:" in log and "Number of Edge TPU subgraphs: 1" in log
+    assert "Mapped to Edge TPU" in log
+    assert main(["run", "mobilenet_v2", "--on", "coral-usb", "--precision", "int8"]) == 0
+    told = capsys.readouterr().out
+    assert "Off-chip memory used for streaming uncached model parameters:" in told
+    assert main(["compile", "mobilenet_v2", "--on", "t4"]) == 2
+    assert "edgetpu_compiler compiles for coral-usb" in capsys.readouterr().err
