@@ -134,7 +134,7 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
         out.append(
             GpuChoice(
                 job.algorithm, kind.pipe, job.format, job.m, job.n, job.k, job.batch, (tm, tn, tk), int(tiles.stages[t]),
-                (int(tiles.warp_m[t]), int(tiles.warp_n[t]), int(tiles.warps[t]), int(tiles.slices[t])), grid, split,
+                (int(tiles.unit_m[t]), int(tiles.unit_n[t]), int(tiles.warps[t]), int(tiles.slices[t])), grid, split,
                 int(got.ctas[i]), steps, float(got.waves[i]), int(got.occupancy[i]), names[i], job.repeat, times,
                 {k: float(v) for k, v in dram.items()}, {k: float(v) for k, v in l2.items()},
             )

@@ -70,17 +70,19 @@ def gpu_power_profile(acc: Accelerator) -> PowerProfile:
     tensor = [f for f in gpu.tensor.rates if f in FORMATS]
     feed = {f: _feed_j(gpu.tensor.instruction, f, node, c) for f in tensor}
     for name in tensor:
-        each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name])
+        each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name]).scaled(c["tensor_energy"])
         add(f"mac {name}", "matrix", each, core=True, toggles=True)
     for name in tensor:
-        each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name])
+        each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name]).scaled(c["tensor_energy"])
         # At the low end the tables' padded product is gated; zeros of a GPU's padding are multiplied.
         add(f"padding {name}", "padding", Span(each.value * c["zero_operands"], 0.03 * each.low, each.high), core=True)
     for name in gpu.simt.rates:
         if name in FORMATS:
-            add(f"simt {name}", "vector", multiply_add_j(name, node), core=True, toggles=True)
+            lane = multiply_add_j(name, node).scaled(c["simt_energy"])
+            add(f"simt {name}", "vector", lane, core=True, toggles=True)
     add("lane", "vector", actions.at("alu", "fp32", node), core=True, toggles=True)
-    add("instruction", "instructions", actions.at("instruction", "gpu", node), core=True, toggles=True)
+    instruction = actions.at("instruction", "gpu", node).scaled(c["instruction_energy"])
+    add("instruction", "instructions", instruction, core=True, toggles=True)
     shared = gpu.sm.l1_bytes
     add("read shared_memory", "shared_memory", sram.read(shared, node).scaled(8), core=True, toggles=True)
     add("write shared_memory", "shared_memory", sram.write(shared, node).scaled(8), core=True, toggles=True)

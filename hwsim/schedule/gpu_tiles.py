@@ -21,8 +21,14 @@ from hwsim.schedule.gpu_view import GpuView
 Ints = npt.NDArray[np.int64]
 
 KINDS = ("simt", "hmma", "mma", "wgmma", "tcgen05")
-COLUMNS = ("m", "n", "k_bytes", "stages", "warps", "warp_m", "warp_n", "slices", "pair", "registers")
+COLUMNS = ("m", "n", "k_bytes", "stages", "warps", "unit_m", "unit_n", "slices", "split_a", "split_b", "share_a",
+    "share_b", "registers")
 WARP = 32
+LAYOUTS = ("tn", "nn")
+LIBRARIES = {  # the kernels a library has for an architecture's CUDA cores: by generation and lanes of an SM
+    "volta": "volta", "turing": "volta", "pascal": "volta", "maxwell": "volta", "ampere-ga100": "ampere",
+    "ampere-ga10x": "wide", "ampere-ga10b": "wide", "ada": "wide", "hopper": "hopper", "blackwell": "hopper",
+}  # fmt: skip
 MOST_STAGES = 8  # deeper pipelines than this appear in no kernel name
 ALLOCATED_REGISTERS = 256  # registers are given to a warp in units of this many
 
@@ -41,10 +47,13 @@ class Tiles:
     k: Ints
     stages: Ints
     warps: Ints
-    warp_m: Ints
-    warp_n: Ints
+    unit_m: Ints
+    unit_n: Ints
     slices: Ints
-    pair: Ints
+    split_a: Ints
+    split_b: Ints
+    share_a: Ints
+    share_b: Ints
     registers: Ints
     a_step: Ints
     b_step: Ints
@@ -57,35 +66,40 @@ class Tiles:
 
 
 @cache
-def _catalogue() -> dict[str, dict[str, Ints]]:
+def _catalogue() -> dict[tuple[str, str, str], dict[str, Ints]]:
     path = accelerators_dir() / "constants" / "gpu_tiles.csv"
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    found: dict[str, dict[str, Ints]] = {}
+    found: dict[tuple[str, str, str], dict[str, Ints]] = {}
     for kind in KINDS:
-        mine = [row for row in rows if row["kind"] == kind]
-        found[kind] = {c: np.array([int(row[c]) for row in mine], np.int64) for c in COLUMNS}
+        for library in {*LIBRARIES.values()}:
+            for layout in LAYOUTS:
+                mine = [row for row in rows if row["kind"] == kind and layout in row["layouts"].split()]
+                mine = [row for row in mine if not row["libraries"] or library in row["libraries"].split()]
+                found[kind, library, layout] = {c: np.array([int(row[c]) for row in mine], np.int64) for c in COLUMNS}
     return found
 
 
-def tiles_for(view: GpuView, kind: str, a_bits: int, b_bits: int) -> Tiles:
+def tiles_for(view: GpuView, kind: str, a_bits: int, b_bits: int, layout: str = "tn") -> Tiles:
     """Return the tiles of instruction family ``kind`` that fit ``view`` with operands of these widths.
 
     ``a_bits`` and ``b_bits`` are the widths A and B have in shared memory. Raises HwsimError for a family the catalogue
-    lacks and when no tile fits. Occupancy: CUDA's rule (registers by warp, shared memory, threads, CTA slots).
+    lacks and when no tile fits. ``layout`` "tn" has B stored as a linear layer's weights, n x k; "nn" as k x n. Occupancy: CUDA's rule (registers by warp, shared memory, threads, CTA slots).
     """
     if kind not in KINDS:
         raise HwsimError(f"no tiles of kind '{kind[:32]}'; there are {', '.join(KINDS)}")
-    return _tiles(view, kind, a_bits, b_bits)
+    if layout not in LAYOUTS:
+        raise HwsimError(f"layout '{layout[:32]}' is neither tn nor nn")
+    return _tiles(view, kind, a_bits, b_bits, layout)
 
 
 @cache
-def _tiles(view: GpuView, kind: str, a_bits: int, b_bits: int) -> Tiles:
-    t = _catalogue()[kind]
+def _tiles(view: GpuView, kind: str, a_bits: int, b_bits: int, layout: str) -> Tiles:
+    t = _catalogue()[kind, LIBRARIES.get(view.architecture, "hopper"), layout]
     wide = max(a_bits, b_bits)
     k = t["k_bytes"] * 8 // wide
-    a_step = -(-t["m"] * k * a_bits // 8)
-    b_step = -(-t["n"] * k * b_bits // 8)
+    a_step = -(-t["m"] * k * a_bits // (8 * t["split_a"]))
+    b_step = -(-t["n"] * k * b_bits // (8 * t["split_b"]))
     step = a_step + b_step
     room = min(view.max_shared_per_cta, view.shared_bytes - view.shared_reserved)
     fits = np.maximum(1, room // np.maximum(1, step))
@@ -110,7 +124,8 @@ def _tiles(view: GpuView, kind: str, a_bits: int, b_bits: int) -> Tiles:
         for i in keep
     )
     return Tiles(
-        kind, t["m"][keep], t["n"][keep], k[keep], stages[keep], t["warps"][keep], t["warp_m"][keep],
-        t["warp_n"][keep], t["slices"][keep], t["pair"][keep], t["registers"][keep], a_step[keep], b_step[keep],
+        kind, t["m"][keep], t["n"][keep], k[keep], stages[keep], t["warps"][keep], t["unit_m"][keep],
+        t["unit_n"][keep], t["slices"][keep], t["split_a"][keep], t["split_b"][keep], t["share_a"][keep],
+        t["share_b"][keep], t["registers"][keep], a_step[keep], b_step[keep],
         shared[keep], occupancy[keep], names,
     )  # fmt: skip

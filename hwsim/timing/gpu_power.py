@@ -18,7 +18,7 @@ from hwsim.power.sustained import RANDOM_DATA, sustained_clock
 from hwsim.schedule.gpu_view import GpuView
 
 if TYPE_CHECKING:
-    from hwsim.timing.gpu_gemm import GemmKind
+    from hwsim.timing.gpu_kind import GemmKind
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,7 +72,7 @@ def actions(view: GpuView, kind: GemmKind, work: Work) -> dict[str, Floats]:
     if kind.instruction in ("wgmma", "tcgen05"):
         feed = a / t["n"] + b / t["m"]
     else:
-        feed = a / t["warp_n"] + b / t["warp_m"]
+        feed = a / t["unit_n"] + b / t["unit_m"]
     issued = work.macs + work.padded
     form = _form(view, kind)
     if kind.pipe == "tensor":

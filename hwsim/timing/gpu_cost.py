@@ -1,0 +1,248 @@
+"""Time of one candidate kernel of a matrix product on a GPU, in closed form; arrays broadcast: rows x candidates.
+
+One CTA: first data from DRAM, k-steps at the pace of the slowest of matrix pipe, shared memory, the SM's path to the L2 and
+the latency its buffers cover, an epilogue. One grid: rounds of CTAs over the SMs (`hwsim.timing.gpu_dispatch`), sharing L2
+and DRAM bandwidth. Results leave when a round's k-steps are over: measured times of products with small K are those of
+the arithmetic *plus* those of the stores, on every generation. Constants: ``accelerators/constants/gpu.toml``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.schedule.gpu_tiles import WARP
+from hwsim.schedule.gpu_view import GpuView
+from hwsim.timing.gpu_kind import GemmKind
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+PACES = ("tensor", "simt", "shared_memory", "l2_port", "latency", "l2", "dram")
+PARTIAL_BYTES = 4  # partial sums of a split K are fp32
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a product's operands lie and what its epilogue does, arrays [rows] or numbers that broadcast to them.
+
+    ``a_bytes``: distinct bytes of A over the batch where they are fewer than m x k (a convolution's input; 0: all).
+    ``b_bytes`` likewise (one B for the whole batch, grouped query heads). ``found_a``, ``found_b``: shares of them already
+    in the L2; ``kept_c``: share of the results that stays there until they are read (-1: not known, the model's own
+    guess). ``extra_bytes``: read by layers fused into the epilogue,
+    ``extra_found`` of them in the L2. ``lane_cycles``: clocks one SM spends per result on fused arithmetic.
+    """
+
+    a_bytes: npt.ArrayLike = 0.0
+    b_bytes: npt.ArrayLike = 0.0
+    found_a: npt.ArrayLike = 0.0
+    found_b: npt.ArrayLike = 0.0
+    kept_c: npt.ArrayLike = -1.0
+    extra_bytes: npt.ArrayLike = 0.0
+    extra_found: npt.ArrayLike = 0.0
+    lane_cycles: npt.ArrayLike = 0.0
+
+
+def found_share(view: GpuView, touched_bytes: npt.ArrayLike) -> Floats:
+    """Return the share of an operand still in the L2 when ``touched_bytes`` were touched since (itself included).
+
+    All of it while everything fits, nothing a little beyond that (the L2 replaces nearly the least recently used line);
+    data that all SMs read is kept once in every segment of the cache.
+    """
+    capacity, edge = view.l2_bytes / view.l2_segments, view.constants["l2_edge"]
+    return np.clip((1 + edge - np.asarray(touched_bytes, np.float64) / capacity) / edge, 0.0, 1.0)
+
+
+class Rows(NamedTuple):
+    """Shapes and surroundings as arrays of one shape."""
+
+    m: Ints
+    n: Ints
+    k: Ints
+    batch: Ints
+    a_bytes: Floats
+    b_bytes: Floats
+    found_a: Floats
+    found_b: Floats
+    kept_c: Floats
+    extra_bytes: Floats
+    extra_found: Floats
+    lane_cycles: Floats
+
+
+@dataclass(slots=True)
+class Parts:
+    """One evaluation: seconds of the parts of a kernel, its grid, and bytes; arrays of the broadcast shape.
+
+    ``compute`` and ``memory`` are what the k-steps and the loads from DRAM would take alone; ``paces`` the clocks per
+    k-step of pipe, shared memory, the SM's path to the L2, latency, and L2.
+    """
+
+    time: Any
+    launch: Any
+    first: Any
+    last: Any
+    main: Any
+    tail: Any
+    reduce: Any
+    grid_m: Any
+    grid_n: Any
+    ctas: Any
+    k_steps: Any
+    full: Any
+    rest: Any
+    paces: tuple[Any, ...]
+    compute: Any
+    memory: Any
+    dram: tuple[Any, Any, Any]
+    l2: tuple[Any, Any, Any]
+    extra: Any
+
+
+def rounds(ctas: Any, sms: int, occupancy: Any) -> tuple[Any, Any, Any]:
+    """Return full rounds of CTAs, the CTAs of the last one, and those of its fullest SM (`gpu_dispatch.shared_makespan`)."""
+    slots = occupancy * sms
+    full = ctas // slots
+    rest = ctas - full * slots
+    return full, rest, -(-rest // sms)
+
+
+def cost(view: GpuView, kind: GemmKind, t: dict[str, Any], split: Any, rows: Rows, launch: str, clock: Any) -> Parts:
+    """Return the cost of one candidate (or an axis of them) per row; infinite time where it is no candidate.
+
+    ``t`` are tile parameters by name (`hwsim.schedule.gpu_tiles.Tiles`), ``split`` the parts of K, ``launch`` "graph",
+    "stream" or "none", ``clock`` in Hz.
+    """
+    c = view.constants
+    style = "bulk" if kind.bulk else "threads"
+    m, n, k, batch = rows[:4]
+    a, b, out = kind.a_bits / 8, kind.b_bits / 8, kind.c_bits / 8
+    tm, tn, tk = t["m"], t["n"], t["k"]
+    density = 0.5 if kind.sparse else 1.0
+    index = 0.125 if kind.sparse else 0.0  # two index bits per kept element of four
+    stored_b, shared_b = b * density + index, kind.compute_bits / 8 * density + index
+
+    grid_m, grid_n = -(-m // tm), -(-n // tn)
+    steps = -(-k // tk)
+    k_steps = -(-steps // split)
+    useless = (split > 1) & ((-(-steps // k_steps) != split) | (split > kind.most_splits))
+    ctas = grid_m * grid_n * batch * split
+    full, rest, last = rounds(ctas, view.sms, t["occupancy"])
+
+    # One k-step of one CTA, in clocks of what it shares with the CTAs beside it on the SM.
+    rows_a, cols_b = tm / t["split_a"], tn / t["split_b"]  # what lies in this SM's shared memory
+    pipe = _pipe_cycles(view, kind, t, density)
+    units = tm * tn / (t["unit_m"] * t["unit_n"])
+    read = units * (t["unit_m"] / t["split_a"] * a + t["unit_n"] / t["split_b"] * shared_b) * tk
+    written = (rows_a * a + cols_b * shared_b) * tk
+    shared = (read + written) / (view.shared_bytes_per_clk * c["shared_" + style])
+    l2_share = c["l2_" + style]
+    port = (rows_a * a + cols_b * stored_b) * tk / (view.l2_sm_bytes_per_clk * l2_share)
+    per_step = np.maximum(np.maximum(pipe, shared), port)
+    latency = view.dram_latency_s * clock * c["latency_" + style]
+    covered = latency / (t["stages"] - 1)
+    alone = np.maximum(per_step + c["step_" + style], covered)
+    first = latency
+    l2_rate = view.l2_bytes_per_clk * l2_share
+    l2_step = (rows_a * a / t["share_a"] + cols_b * stored_b / t["share_b"]) * tk / l2_rate
+
+    def round_cycles(resident: Any, active: Any) -> Any:
+        """Clocks of the k-steps of a round with so many CTAs on the fullest of so many active SMs."""
+        busy = np.maximum(resident * per_step, resident * active * l2_step)
+        return k_steps * np.maximum(alone, busy)
+
+    main = full * round_cycles(t["occupancy"], view.sms)
+    tail = np.where(rest > 0, round_cycles(last, np.minimum(view.sms, rest)), 0.0)
+
+    dram, l2 = _traffic(view, kind, t, split, rows, grid_m, grid_n, stored_b)
+    # Loads run beside the k-steps.
+    compute, memory = (main + tail) / clock, (dram[0] + dram[1]) / (view.dram_bytes_per_s * c["product_loads"])
+    sharp, larger = c["product_overlap"], np.maximum(compute, memory)
+    body = larger * (1 + (np.minimum(compute, memory) / larger) ** sharp) ** (1 / sharp)
+    # Results (or partial sums, which stay in the L2) leave after them.
+    whole = split == 1  # of a split, the reduction does what is fused
+    extra = rows.extra_bytes * (1 - rows.extra_found)
+    results = m * n * batch
+    to_dram = np.where(whole, dram[2] + extra, 0.0) / (view.dram_bytes_per_s * c["product_stores"])
+    to_l2 = results * np.where(whole, out, split * PARTIAL_BYTES) + np.where(whole, rows.extra_bytes, 0.0)
+    port_rate = np.minimum(l2_rate, np.minimum(ctas, view.sms) * view.l2_sm_bytes_per_clk * l2_share)
+    stores = np.maximum(to_dram, to_l2 / (port_rate * clock))
+    fused = np.where(whole, rows.lane_cycles * results, 0.0) / (np.minimum(ctas, view.sms) * clock)
+    ending = c["epilogue_" + style]
+    again = np.maximum(full + (rest > 0) - 1, 0) * c["round_" + style]
+    edges = (first + ending) / clock * (1 + again)
+    body = body + np.maximum(stores, fused) + edges
+    # The reduction of a split reads all partial sums and writes the results.
+    summed = (split * PARTIAL_BYTES * results + rows.extra_bytes) / (l2_rate * clock)
+    summed = np.maximum(summed, (dram[2] + extra) / (view.dram_bytes_per_s * c["product_stores"]))
+    reduce = np.where(whole, 0.0, c["product_split"] + summed)
+    start = {"graph": view.graph_launch_s, "stream": view.stream_launch_s, "none": 0.0}[launch] + c["product_kernel"]
+    time = np.where(useless, np.inf, start + body + reduce)
+    # Shares of the body, for reports.
+    inner = np.maximum(body - (first + ending) / clock, 0.0)
+    tail_share = np.where(rest > 0, tail / np.maximum(main + tail, 1.0), 0.0)
+    tail_s = np.where(full > 0, inner * tail_share, 0.0)
+    shape = np.zeros_like(time)
+    together = np.minimum(t["occupancy"], np.maximum(last, np.where(full > 0, t["occupancy"], 0)))
+    return Parts(
+        time, shape + start, shape + first / clock, shape + (body - inner) - first / clock, inner - tail_s, tail_s,
+        reduce, grid_m, grid_n, ctas, k_steps, full, rest,
+        (together * pipe, together * shared, together * port, covered, together * l2_step * np.minimum(ctas, view.sms)),
+        compute, memory, dram, l2, shape + extra,
+    )  # fmt: skip
+
+
+def _pipe_cycles(view: GpuView, kind: GemmKind, t: dict[str, Any], density: float) -> Any:
+    """Clocks the SM's pipe takes for one k-step of a CTA."""
+    c = view.constants
+    tm, tn, tk = t["m"], t["n"], t["k"]
+    if kind.pipe == "simt":
+        # A thread also loads its operands from shared memory (16 B at a time), and its part of the next tile from the L2.
+        threads = t["warps"] * WARP / t["slices"]
+        results = tm * tn / threads
+        beside = 0.5 * np.sqrt(results) + c["simt_copy"] * (tm + tn) / threads
+        return tm * tn * tk / kind.rate * (1 + c["simt_issue"] * beside / results)
+    macs = tm * tn
+    if kind.bulk:  # an instruction has 64 rows (or, with A and B exchanged, columns)
+        macs = np.maximum(tm * np.maximum(tn, 64), np.maximum(tm, 64) * tn)
+    pipe = macs * (tk * density / (kind.rate * c["pipe_bulk" if kind.bulk else "pipe_threads"]))
+    if kind.b_bits < kind.compute_bits:  # CUDA cores widen the weights, two a lane and instruction
+        pipe = np.maximum(pipe, tn * tk * c["widen_operations"] / (2 * view.simt_macs["fp32"]))
+    if kind.scaled:  # block scales are copied to the tensor memory before a k-step can start
+        pipe = np.maximum(pipe, c["scale_cycles"])
+    return pipe
+
+
+def _traffic(
+    view: GpuView, kind: GemmKind, t: dict[str, Any], split: Any, rows: Rows, grid_m: Any, grid_n: Any, stored_b: float
+) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
+    """Return bytes of A, B, C that cross (DRAM, L2).
+
+    The CTAs in flight cover a window of gm x gn tiles as square in bytes as the rasterisation makes it; A is read once
+    per window column, B once per window row, unless the L2 still holds them.
+    """
+    m, n, k, batch = rows[:4]
+    a, out = kind.a_bits / 8, kind.c_bits / 8
+    in_flight = np.minimum(grid_m * grid_n, np.maximum(1.0, t["occupancy"] * view.sms / split))
+    gm = np.clip(np.sqrt(in_flight * (t["n"] * stored_b) / (t["m"] * a)), 1, grid_m)
+    gn = np.clip(in_flight / gm, 1, grid_n)
+    gm = np.clip(in_flight / gn, 1, grid_m)
+    once_c = m * n * out
+    once_a = np.where(rows.a_bytes > 0, rows.a_bytes / batch, m * k * a)
+    once_b = np.where(rows.b_bytes > 0, rows.b_bytes / batch, n * k * stored_b)
+    # Data that all SMs read is kept once in every segment.
+    room = view.constants["product_l2"] * view.l2_bytes / view.l2_segments
+    kept = np.minimum(1.0, room / (once_a + once_b))
+    dram_a = once_a * (1 - rows.found_a + (grid_n / gn - 1) * (1 - kept)) * batch
+    dram_b = once_b * (1 - rows.found_b + (grid_m / gm - 1) * (1 - kept)) * batch
+    # An L2 of one segment keeps results until they are overwritten; between segments they are written through.
+    guess = found_share(view, (once_a + once_b + once_c) * batch) if view.l2_segments == 1 else 0.0
+    dram_c = once_c * batch * (1 - np.where(rows.kept_c < 0, guess, rows.kept_c))
+    padded = grid_m * t["m"], grid_n * t["n"]
+    l2_a = grid_n * padded[0] * k * a * batch / (t["split_a"] * t["share_a"])
+    l2_b = grid_m * padded[1] * k * stored_b * batch / (t["split_b"] * t["share_b"])
+    l2_c = once_c * batch + np.where(split > 1, (2 * split) * float(PARTIAL_BYTES) * m * n * batch, 0.0)
+    return (dram_a, dram_b, dram_c), (l2_a, l2_b, l2_c)
