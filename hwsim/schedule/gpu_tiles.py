@@ -21,8 +21,21 @@ from hwsim.schedule.gpu_view import GpuView
 Ints = npt.NDArray[np.int64]
 
 KINDS = ("simt", "hmma", "mma", "wgmma", "tcgen05")
-COLUMNS = ("m", "n", "k_bytes", "stages", "warps", "unit_m", "unit_n", "slices", "split_a", "split_b", "share_a",
-    "share_b", "registers")
+COLUMNS = (
+    "m",
+    "n",
+    "k_bytes",
+    "stages",
+    "warps",
+    "unit_m",
+    "unit_n",
+    "slices",
+    "split_a",
+    "split_b",
+    "share_a",
+    "share_b",
+    "registers",
+)
 WARP = 32
 LAYOUTS = ("tn", "nn")
 LIBRARIES = {  # the kernels a library has for an architecture's CUDA cores: by generation and lanes of an SM
@@ -83,8 +96,9 @@ def _catalogue() -> dict[tuple[str, str, str], dict[str, Ints]]:
 def tiles_for(view: GpuView, kind: str, a_bits: int, b_bits: int, layout: str = "tn") -> Tiles:
     """Return the tiles of instruction family ``kind`` that fit ``view`` with operands of these widths.
 
-    ``a_bits`` and ``b_bits`` are the widths A and B have in shared memory. Raises HwsimError for a family the catalogue
-    lacks and when no tile fits. ``layout`` "tn" has B stored as a linear layer's weights, n x k; "nn" as k x n. Occupancy: CUDA's rule (registers by warp, shared memory, threads, CTA slots).
+    ``a_bits`` and ``b_bits`` are the widths A and B have in shared memory; ``layout`` "tn" has B stored as a linear layer's
+    weights, n x k, "nn" as k x n. Raises HwsimError for a family or layout the catalogue lacks and when no tile fits.
+    Occupancy: CUDA's rule (registers by warp, shared memory, threads, CTA slots).
     """
     if kind not in KINDS:
         raise HwsimError(f"no tiles of kind '{kind[:32]}'; there are {', '.join(KINDS)}")

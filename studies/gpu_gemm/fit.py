@@ -81,7 +81,9 @@ class Problem:
         out = []
         for key in self.keys:
             c = self.table(key).table[key[0]]
-            share = np.log(c.value / c.low) / np.log(c.high / c.low) if c.low > 0 else (c.value - c.low) / (c.high - c.low)
+            share = (
+                np.log(c.value / c.low) / np.log(c.high / c.low) if c.low > 0 else (c.value - c.low) / (c.high - c.low)
+            )
             out.append(_logit(float(np.clip(share, 0.03, 0.97))))
         return np.array(out)
 
@@ -132,7 +134,9 @@ def _logit(share: float) -> float:
     return float(np.log(share / (1 - share)))
 
 
-def fit(problem: Problem, rounds: tuple[float, ...] = (0.3, 0.1), steps: int = 8, say: Callable[[str], None] = print) -> Floats:
+def fit(
+    problem: Problem, rounds: tuple[float, ...] = (0.3, 0.1), steps: int = 8, say: Callable[[str], None] = print
+) -> Floats:
     """Return fitted coordinates: least squares with central differences of ``rounds``' width, one after the other."""
     from scipy.optimize import least_squares
 
@@ -164,7 +168,9 @@ def fit(problem: Problem, rounds: tuple[float, ...] = (0.3, 0.1), steps: int = 8
 
     best = problem.start()
     found = loss(best)
-    say(f"{len(problem.keys)} constants, {sum(len(v) for v in problem.sets.values())} rows; mean |log error| {found:.4f}")
+    say(
+        f"{len(problem.keys)} constants, {sum(len(v) for v in problem.sets.values())} rows; mean |log error| {found:.4f}"
+    )
     for width in rounds:
         began = time.process_time()
         got = least_squares(
@@ -203,13 +209,12 @@ def main() -> None:
     problem = Problem(training(rows))
     x = fit(problem, steps=options.steps)
     values = problem.values(x)
-    table = pd.DataFrame(
-        [
-            {"constant": f"{a + ' ' if a not in ('', 'gpu') else ''}{n}", "value": f"{v:.4g}", "low": problem.table((n, a)).table[n].low,
-             "high": problem.table((n, a)).table[n].high, "means": problem.table((n, a)).table[n].means}
-            for (n, a), v in values.items()
-        ]
-    )  # fmt: skip
+    lines = []
+    for (name, where), value in values.items():
+        c = problem.table((name, where)).table[name]
+        label = name if where in ("", "gpu") else f"{where} {name}"
+        lines.append({"constant": label, "value": f"{value:.4g}", "low": c.low, "high": c.high, "means": c.means})
+    table = pd.DataFrame(lines)
     table.to_csv(Path(__file__).parent / "fit.csv", index=False)
     used = sum(len(v) for v in problem.sets.values())
     print(table.drop(columns="means").to_string(), f"\n{used} of {len(rows)} rows fitted on ({used / len(rows):.1%})")

@@ -100,7 +100,12 @@ def _sources() -> pd.DataFrame:
 def source_of(src: str, framework: str, name: str, dtype: str) -> Any:
     """Return how a source measured a format on a machine: the first line that matches."""
     for line in _sources().itertuples():
-        if line.prefix == src and line.dtype == dtype and line.framework in ("", framework) and line.devices in ("", name):
+        if (
+            line.prefix == src
+            and line.dtype == dtype
+            and line.framework in ("", framework)
+            and line.devices in ("", name)
+        ):
             return line
     raise KeyError((src, framework, name, dtype))
 
@@ -176,7 +181,9 @@ def predict(
         seconds = got.time_s.copy()
         if source.launch == "graph" and first["dtype"] in ("fp8", "nvfp4"):
             elements = (mine["M"] * mine["K"]).to_numpy(float)
-            warm = found_share(view, 2 * elements + elements * kind.a_bits / 8 + (mine["N"] * mine["K"]).to_numpy(float))
+            warm = found_share(
+                view, 2 * elements + elements * kind.a_bits / 8 + (mine["N"] * mine["K"]).to_numpy(float)
+            )
             for cast in cast_chain(view, first["dtype"], elements, found=warm):
                 seconds += cast.time_s
         out[mask] = seconds * 1e6 + float(source.overhead_us)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hwsim.errors import HwsimError
 from hwsim.machine import load_accelerator, vary
+from hwsim.machine.constants import load_constants
 from hwsim.power import (
     Action,
     Activity,
@@ -144,9 +145,11 @@ def test_many_problems_equal_one_by_one() -> None:
 def test_the_profile_of_a_gpu() -> None:
     profile = gpu_power_profile(load_accelerator("a100-sxm4-80gb"))
     at = {a.name: a for a in profile.actions}
-    # fp16 products are summed in fp32 by an adder tree that rounds once; 1.5 of the bare cells at 7 nm.
-    assert at["mac fp16"].energy_j.value == pytest.approx(1.5 * (0.34 + 0.75 * 0.38) * 1e-12)
-    assert at["instruction"].energy_j.value == pytest.approx(13e-12)
+    c = load_constants("power", "ampere-ga100")
+    # fp16 products are summed in fp32 by an adder tree that rounds once; 7 bits of operands and sums move at 7 nm.
+    mac = c["tensor_energy"] * (0.34 + 0.75 * 0.38 + 7 * c["tensor_register_bit"] * 1e12) * 1e-12
+    assert at["mac fp16"].energy_j.value == pytest.approx(mac, rel=0.01, abs=0)
+    assert at["instruction"].energy_j.value == pytest.approx(13e-12 * c["instruction_energy"], rel=0.02, abs=0)
     assert at["read dram"].energy_j.value == pytest.approx(8 * 3.7e-12) and not at["read dram"].core
     assert at["padding fp16"].energy_j.value < at["mac fp16"].energy_j.value
     assert at["mac int8"].energy_j.value < at["mac fp16"].energy_j.value < at["mac tf32"].energy_j.value * 1.001

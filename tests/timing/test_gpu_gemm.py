@@ -88,7 +88,7 @@ def test_what_a_gpu_lacks_is_refused() -> None:
         gemm_kind(A100, "fp32", sparsity="2:4")
     with pytest.raises(HwsimError, match="at least 1"):
         run(A100, (0, 1, 1, 1))
-    with pytest.raises(HwsimError, match="cold or warm"):
+    with pytest.raises(HwsimError, match="cold, chained, warm"):
         run(A100, (1, 1, 1, 1), cache="tepid")
 
 
