@@ -45,6 +45,7 @@ class Question:
     order: str
     queue_capacity: int | None
     timeout_s: float | None
+    concurrent: int
     host: Host
     warmup: float
     swap_bytes_per_s: float | None
@@ -105,6 +106,7 @@ class Question:
             self.order,
             self.queue_capacity,
             None if self.timeout_s is None else round(self.timeout_s * SECOND_NS),
+            self.concurrent,
         )
 
     def run(self, load: Load, progress: Callable[[int], None] | None = None) -> Serving:

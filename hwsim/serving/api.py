@@ -58,6 +58,7 @@ def serve(
     order: str = "oldest",
     queue: int | None = None,
     timeout: str | float | None = None,
+    concurrent: int = 1,
     variation: str | float = 0.0,
     before: str | float = 0.0,
     after: str | float = 0.0,
@@ -88,6 +89,7 @@ def serve(
     ``arrivals`` is uniform, poisson, gamma:SPREAD or mmpp:PEAK,SHARE,BURST; ``trace`` a CSV file of recorded requests.
     ``slo`` is to hold for ``percentile`` per cent of the requests. Batches hold at most ``max_batch`` samples and wait
     ``max_delay`` for more; sizes between the simulated ones are padded, interpolated or simulated too (``between``).
+    Up to ``concurrent`` batches share a machine.
     ``routing`` chooses a machine for each request; ``queue`` rejects, ``timeout`` drops; ``variation`` spreads the time of
     batches; ``before`` and ``after`` are host work on each request.
 
@@ -144,7 +146,7 @@ def serve(
     if of_tokens:
         refused = {
             "before": before, "after": after, "variation": variation, "max_delay": max_delay, "phase": phase, "context": context,
-            "host_workers": host_workers,
+            "host_workers": host_workers, "concurrent": concurrent - 1,
         }  # fmt: skip
         given = next((name for name, value in refused.items() if value), None)
         if given is not None:
@@ -165,6 +167,7 @@ def serve(
                 _whole("host_workers", host_workers),
             ).check(load.clients),
             _maybe("swap_bandwidth", swap_bandwidth, "bandwidth", 1.0, 1e18),
+            _whole("concurrent", concurrent, 16) or 1,
         )  # fmt: skip
     copies = _copies(machines, sum(g.count for g in question.groups))
     with Progress("serving") as bar:
@@ -202,6 +205,7 @@ def _batches(
     order: str,
     host: Host,
     swap_bytes_per_s: float | None,
+    concurrent: int,
 ) -> Question:
     if load.scenario == "multi-stream" and batching.largest is None:
         batching = replace(batching, largest=load.samples)
@@ -212,7 +216,7 @@ def _batches(
     _check_prices(common.prices, [g.acc for g in groups])
     return Question(
         models, groups, common.within_s, common.percentile, batching, common.routing, order, common.queue_capacity,
-        common.timeout_s, host, common.warmup, swap_bytes_per_s, common.prices,
+        common.timeout_s, concurrent, host, common.warmup, swap_bytes_per_s, common.prices,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ _NUMBERS = {
     "clients": "so many clients ask one after the other instead of by the clock",
     "max-batch": "most inferences in a batch (default: what the objective allows)",
     "queue": "requests a queue holds; one more is rejected",
+    "concurrent": "batches that share a machine at once, as CUDA streams do (default 1)",
     "host-workers": "workers of each stage of host work (default: as many as it takes)",
 }
 
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace, shapes: dict[str, int]) -> int:
              "prefill_batch", "block")  # fmt: skip
     zero = ("pause", "max_delay", "variation", "before", "after")
     given = {name: getattr(args, name) for name in plain}
-    given |= {name: getattr(args, name) for name in zero if getattr(args, name) is not None}
+    given |= {name: getattr(args, name) for name in (*zero, "concurrent") if getattr(args, name) is not None}
     serving = serve(args.network, args.on, shapes=shapes, prices=prices_of(args), progress=True, **given)
     renders = ((args.json, serving.to_json), (args.csv, serving.to_csv), (args.requests_csv, serving.requests_csv))
     for path, render in renders:

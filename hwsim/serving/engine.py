@@ -34,6 +34,55 @@ def run(setup: Setup, requests: Requests, progress: Callable[[int], None] | None
     return _Run(setup, requests).run(progress)
 
 
+class _Running:
+    """The batches that share a machine: with n of them, each moves on by a tick in n parts of a nanosecond.
+
+    ``done`` counts ticks that one of them has received so far; a batch ends when it has grown by its work.
+    """
+
+    __slots__ = ("batches", "changes", "done", "since", "ticks")
+
+    def __init__(self, ticks: int) -> None:
+        self.ticks, self.done, self.since, self.changes = ticks, 0, 0, 0
+        self.batches: list[
+            tuple[int, int, int]
+        ] = []  # a heap: done at its end, number, nanoseconds until results are out
+
+    def advance(self, now: int) -> None:
+        """Let time pass."""
+        if self.batches:
+            self.done += (now - self.since) * (self.ticks // len(self.batches))
+        self.since = now
+
+    def join(self, now: int, work_ns: int, number: int, tail_ns: int) -> None:
+        """One more batch shares the machine."""
+        self.advance(now)
+        heapq.heappush(self.batches, (self.done + work_ns * self.ticks, number, tail_ns))
+        self.changes += 1
+
+    def leave(self, now: int) -> list[tuple[int, int]]:
+        """Return number and tail of the batches that are done."""
+        self.advance(now)
+        gone = []
+        while self.batches and self.batches[0][0] <= self.done:
+            _, number, tail = heapq.heappop(self.batches)
+            gone.append((number, tail))
+        self.changes += 1
+        return gone
+
+    def next_end(self) -> int:
+        """Return when the next one ends, NEVER without any."""
+        if not self.batches:
+            return NEVER
+        left = self.batches[0][0] - self.done
+        return self.since - (-left * len(self.batches) // self.ticks)
+
+    def work_ns(self, now: int) -> int:
+        """Return the work that is left, alone on the machine."""
+        self.advance(now)
+        return sum(end - self.done for end, _, _ in self.batches) // self.ticks
+
+
 class _Run:
     """One run: the state of queues and machines, and what happens to them."""
 
@@ -48,16 +97,18 @@ class _Run:
         self.left = self.samples.copy()
         self.start, self.finish = [NEVER] * count, [NEVER] * count
         self.machine, self.batch, self.status = [NEVER] * count, [0] * count, [SERVED] * count
-        self.batches: list[tuple[int, int, int, int, int, int]] = []
+        self.batches: list[list[int]] = []  # columns as BATCH_COLUMNS
         queues = 1 if self.shared else machines
         self.waiting = [[deque[int]() for _ in range(models)] for _ in range(queues)]
         self.queued = [[0] * models for _ in range(queues)]  # samples
         self.armed = [NEVER] * queues  # when the timer of a queue goes off
         self.kind = [setup.kinds[k] for k in setup.machines]
         self.cap = [[kind.max_batch(m) for m in range(models)] for kind in self.kind]
-        self.idle = [True] * machines
-        self.idle_list = list(range(machines))  # ascending; kept for the shared queue alone
-        self.free_at = [0] * machines
+        self.slots = [setup.concurrent] * machines  # batches more that it takes
+        self.idle_list = list(range(machines)) * setup.concurrent  # free slots, for the shared queue alone
+        self.free_at = [0] * machines  # where one batch runs at a time
+        self.several = setup.concurrent > 1
+        self.running = [_Running(setup.ticks) for _ in range(machines)] if self.several else []
         self.load = [0] * machines  # samples waiting and running
         self.resident = [setup.resident_at_start(k) for k in range(machines)]
         self.swaps = [sum(kind.weight_bytes) > kind.capacity_bytes for kind in self.kind]
@@ -88,9 +139,12 @@ class _Run:
             while events and events[0][0] == now:
                 _, what, where, batch = pop(events)
                 if what == _FREE:
-                    self.idle[where] = True
-                    if shared:
-                        insort(self.idle_list, where)
+                    if self.several and not self._leave(where, batch, now, ended):
+                        continue  # things changed since this end was foreseen
+                    if not self.several:
+                        self.slots[where] = 1
+                        if shared:
+                            insort(self.idle_list, where)
                     touched.append(0 if shared else where)
                 elif what == _OUT:
                     ended.append((where, batch))
@@ -112,8 +166,8 @@ class _Run:
                     self._dispatch_shared(now)
             else:
                 for queue in sorted(set(touched)) if len(touched) > 1 else touched:
-                    if self.idle[queue]:
-                        self._dispatch(queue, now)
+                    while self.slots[queue] and self._dispatch(queue, now):
+                        pass
         return self._outcome()
 
     # -- arrivals ------------------------------------------------------------------------------------------------
@@ -164,7 +218,8 @@ class _Run:
         for k in able:
             until = self.free_at[k]
             work = self.work[k]
-            cost = (until - now if until > now else 0) + sum(work) - work[m]
+            cost = self.running[k].work_ns(now) if self.several else until - now if until > now else 0
+            cost += sum(work) - work[m]
             cost += self._work(k, m, self.queued[k][m] + self.samples[i])
             if best < 0 or cost < least:
                 best, least = k, cost
@@ -213,14 +268,16 @@ class _Run:
             if m < 0:
                 refused.add(kind)
                 continue
-            self.idle_list.remove(k)
+            self.idle_list.remove(k)  # the first of its slots
             self._begin(k, 0, m, now)
 
-    def _dispatch(self, k: int, now: int) -> None:
+    def _dispatch(self, k: int, now: int) -> bool:
+        """Begin a batch on a machine with a queue of its own; False when none is ready."""
         self._purge(k, now)
         m = self._ready(k, k, now)
         if m >= 0:
             self._begin(k, k, m, now)
+        return m >= 0
 
     def _ready(self, k: int, queue: int, now: int) -> int:
         """The model whose batch machine ``k`` takes now; -1, and a timer set, when none is ready."""
@@ -258,20 +315,54 @@ class _Run:
         if self.requests.stretch:
             factor = self.requests.stretch[number]
             hold, span = stretched(hold, factor), stretched(span, factor)
-        free, out = now + loading + hold, now + loading + span
         for i in members:
-            self.finish[i] = out
             self.machine[i] = k
             self.batch[i] = taken
-        self.batches.append((k, m, taken, now, free - now, loading))
-        self.idle[k], self.free_at[k] = False, free
+        work = loading + hold
+        self.batches.append([k, m, taken, now, work, loading, work])
+        self.slots[k] -= 1
         self.queued[queue][m] -= taken
         if self.setup.routing == "shortest-expected":
             self._weigh(queue, m)
+        if self.several:
+            self.members.append(members)
+            self.running[k].join(now, work, number, span - hold)
+            self._foresee(k)
+            return
+        free, out = now + work, now + loading + span
+        for i in members:
+            self.finish[i] = out
+        self.free_at[k] = free
         heapq.heappush(self.events, (free, _FREE, k, number))
         if self.outs:
             self.members.append(members if self.closed else [])
             heapq.heappush(self.events, (out, _OUT, k, number))
+
+    def _foresee(self, k: int) -> None:
+        """Note when the next of the batches that share a machine ends, if nothing changes until then."""
+        running = self.running[k]
+        end = running.next_end()
+        if end >= 0:
+            heapq.heappush(self.events, (end, _FREE, k, running.changes))
+
+    def _leave(self, k: int, changes: int, now: int, ended: list[tuple[int, int]]) -> bool:
+        """End the batches of a shared machine that are done; False when this was foreseen before its last change."""
+        running = self.running[k]
+        if running.changes != changes:
+            return False
+        for number, tail in running.leave(now):
+            self.batches[number][4] = now - self.batches[number][3]
+            for i in self.members[number]:
+                self.finish[i] = now + tail
+            self.slots[k] += 1
+            if self.shared:
+                self.idle_list.append(k)
+            if self.outs and not tail:
+                ended.append((k, number))
+            elif self.outs:
+                heapq.heappush(self.events, (now + tail, _OUT, k, number))
+        self._foresee(k)
+        return True
 
     def _take(self, line: deque[int], cap: int, now: int) -> tuple[int, list[int]]:
         """Samples taken from a line of requests of several, and the requests that end with them."""

@@ -41,7 +41,12 @@ def batch_notes(serving: Serving) -> tuple[str, ...]:
         out.append(
             "equal batches take equal times: a real machine's own variation is left out (--variation 5% adds it)"
         )
-    out.append("batches of a machine run one after the other, without overlap unless its family overlaps runs")
+    if question.concurrent > 1:
+        out.append(
+            f"up to {question.concurrent} batches share a machine equally; that they fill it better together is left out"
+        )
+    else:
+        out.append("batches of a machine run one after the other, without overlap unless its family overlaps runs")
     return (*out, *_money(serving))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,8 @@ class Setup:
     A machine takes a batch when it is free and the samples waiting fill its largest batch, or the oldest has waited
     ``max_delay_ns`` of its model. Of several ready models the one whose head came first goes (``oldest``), or one that
     is resident before one that is not (``resident``). A request that finds ``queue_capacity`` requests waiting is
-    rejected; one not begun ``timeout_ns`` after it came leaves.
+    rejected; one not begun ``timeout_ns`` after it came leaves. A machine runs up to ``concurrent`` batches at once, which
+    share it equally; streams that wait for the shared queue take batches in the order in which they became free.
     """
 
     kinds: tuple[Kind, ...]
@@ -54,6 +56,12 @@ class Setup:
     order: str = "oldest"
     queue_capacity: int | None = None
     timeout_ns: int | None = None
+    concurrent: int = 1
+
+    @property
+    def ticks(self) -> int:
+        """Parts of a nanosecond that any number of concurrent batches divides: progress is counted in them."""
+        return math.lcm(*range(1, self.concurrent + 1))
 
     @property
     def models(self) -> int:
@@ -105,8 +113,8 @@ class Outcome:
 
     ``start_ns`` is when the first sample of a request begins, ``finish_ns`` when the results of its last are out (both
     NEVER when dropped), ``batch`` the samples of the batch its last one ran in; ``status`` is SERVED, REJECTED or
-    TIMED_OUT. ``batches`` has one row a batch: machine, model, samples, start, nanoseconds the machine is held (loading
-    included), nanoseconds of loading.
+    TIMED_OUT. ``batches`` has one row a batch: machine, model, samples, start, nanoseconds it is on the machine (loading
+    included), nanoseconds of loading, and nanoseconds it would be there alone.
     """
 
     arrival_ns: Ints
@@ -134,7 +142,7 @@ class Outcome:
         return ""
 
 
-BATCH_COLUMNS = ("machine", "model", "samples", "start_ns", "held_ns", "loading_ns")
+BATCH_COLUMNS = ("machine", "model", "samples", "start_ns", "held_ns", "loading_ns", "work_ns")
 
 
 def stretched(ns: int, factor: float) -> int:

@@ -104,9 +104,9 @@ def uses(outcome: Outcome, machines: int, horizon_ns: int) -> list[Use]:
     def total(name: str) -> npt.NDArray[np.float64]:
         return np.bincount(which, weights=outcome.batches[name].astype(float), minlength=machines).astype(float)
 
-    held, loading, samples = total("held_ns"), total("loading_ns"), total("samples")
+    work, loading, samples = total("work_ns"), total("loading_ns"), total("samples")
     number = np.bincount(which, minlength=machines)
     span = max(1, horizon_ns)
     return [
-        Use((held[k] - loading[k]) / span, loading[k] / span, int(number[k]), int(samples[k])) for k in range(machines)
+        Use((work[k] - loading[k]) / span, loading[k] / span, int(number[k]), int(samples[k])) for k in range(machines)
     ]

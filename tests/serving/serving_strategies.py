@@ -44,6 +44,7 @@ def shops(draw: st.DrawFn) -> tuple[Setup, Requests]:
         draw(st.sampled_from(ORDERS)),
         None if closed else draw(st.none() | st.integers(1, 6)),
         None if closed else draw(st.none() | st.integers(0, 25)),
+        draw(st.sampled_from([1, 1, 2, 3, 4])),
     )
     unit = st.floats(0, 1, exclude_max=True)
     requests = Requests(

@@ -32,8 +32,13 @@ def test_nothing_is_lost_doubled_or_early(shop: tuple[Setup, Requests]) -> None:
         assert (seen.start_ns[served] - seen.arrival_ns[served] <= setup.timeout_ns).all()
     for k, kind in enumerate(setup.machines):
         mine = seen.batches["machine"] == k
-        start, held = seen.batches["start_ns"][mine], seen.batches["held_ns"][mine]
-        assert (start[1:] >= start[:-1] + held[:-1]).all(), "a machine runs one batch at a time"
+        start, held, work = (seen.batches[name][mine] for name in ("start_ns", "held_ns", "work_ns"))
+        most = setup.concurrent
+        assert (
+            start[most:] >= np.array([np.sort((start + held)[: i + most])[i] for i in range(len(start) - most)])
+        ).all()
+        assert (held >= work).all() and (held <= most * work + len(work)).all()
+        assert most > 1 or (held == work).all(), "alone, a batch takes its time"
         for m, size in zip(seen.batches["model"][mine].tolist(), seen.batches["samples"][mine].tolist(), strict=True):
             assert 1 <= size <= setup.kinds[kind].max_batch(m)
 

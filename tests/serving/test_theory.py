@@ -25,9 +25,17 @@ def outcomes(
     spread: float = 0.0,
     places: int | None = None,
     runs: int = RUNS,
+    concurrent: int = 1,
 ) -> list[Outcome]:
     times = tuple(round(t * MS) for t in times_ms)
-    setup = Setup((Kind((times,), (times,), (0,), (0,), 1),), (0,) * machines, (0,), routing, queue_capacity=places)
+    setup = Setup(
+        (Kind((times,), (times,), (0,), (0,), 1),),
+        (0,) * machines,
+        (0,),
+        routing,
+        queue_capacity=places,
+        concurrent=concurrent,
+    )
     found = []
     for seed in range(runs):
         requests = Requests(
@@ -55,6 +63,13 @@ def check(theory: float, runs: list[Outcome], of: Callable[[Outcome], float], cl
 def test_one_machine_is_md1_mg1_mm1(load: float, spread: float) -> None:
     rate = load / 1e-3
     check(queueing.mg1_wait(rate, 1e-3, spread), outcomes(rate, [0, 1.0], 1, "shared", spread), wait_s, 0.12)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_batches_that_share_a_machine_are_mg1_ps(spread: float) -> None:
+    """Processor sharing: the mean time in system is that of the work over the idle share, whatever the work's spread."""
+    runs = outcomes(0.6 / 1e-3, [0, 1.0], 1, "shared", spread, concurrent=16)
+    check(1e-3 / 0.4, runs, lambda run: float(np.mean((run.finish_ns - run.arrival_ns)[WARMUP:])) / 1e9, 0.1)
 
 
 @pytest.mark.parametrize(("servers", "load"), [(2, 0.8), (5, 0.7)])

@@ -33,10 +33,20 @@ class _Request:
 
 
 @dataclass
+class _Batch:
+    number: int
+    left: int  # ticks of work
+    tail: int  # nanoseconds from its end until results are out
+    samples: int
+    done: list[_Request]
+
+
+@dataclass
 class _Machine:
     number: int
-    free: bool = True
-    free_at: int = 0
+    batches: list[_Batch] = field(default_factory=list)
+    since: int = 0  # when their work was last counted
+    changes: int = 0
     loaded: list[int] = field(default_factory=list)  # models, the least recently used first
     running: int = 0  # samples whose results are not out
 
@@ -53,8 +63,10 @@ class Shop:
             [] for _ in self.machines
         ]  # in order of arrival; the shared one is the first
         self.turn = [0] * setup.models
-        self.batches: list[tuple[int, ...]] = []
-        self.ended: list[tuple[int, int, int, list[_Request]]] = []
+        self.batches: list[list[int]] = []
+        self.over: list[_Machine] = []
+        self.ended: list[tuple[int, _Batch]] = []
+        self.slots = [k for _ in range(setup.concurrent) for k in range(len(self.machines))]  # the longest free first
         self.settling = self.handing_out = False
 
     def run(self) -> Outcome:
@@ -138,7 +150,8 @@ class Shop:
     def expected(self, k: int, request: _Request) -> int:
         """Time until a machine would have done everything in its line and this request: full batches and a rest of each."""
         kind = self.setup.kinds[self.setup.machines[k]]
-        total: int = max(0, self.machines[k].free_at - self.env.now)
+        self.count_work(self.machines[k])
+        total: int = sum(b.left for b in self.machines[k].batches) // self.setup.ticks
         for model in range(self.setup.models):
             samples = sum(r.waiting for r in [*self.line[k], request] if r.model == model)
             while samples:
@@ -161,15 +174,20 @@ class Shop:
         self.call_clerk()
 
     def hand_out(self) -> None:
-        """Every free machine, in order, takes the batch that is ready for it."""
+        """Every free slot takes the batch that is ready for it.
+
+        Machines in order; of several streams that wait for one queue the one that was free longest comes first.
+        """
         self.handing_out = False
-        for machine in self.machines:
-            line = self.line[0 if self.setup.routing == "shared" else machine.number]
+        waiting_together = self.setup.routing == "shared" and self.setup.concurrent > 1
+        for number in list(self.slots) if waiting_together else sorted(self.slots):
+            machine = self.machines[number]
+            line = self.line[0 if self.setup.routing == "shared" else number]
             self.leave(line)
-            if machine.free:
-                model = self.ready(machine, line)
-                if model is not None:
-                    self.begin(machine, line, model)
+            model = self.ready(machine, line)
+            if model is not None:
+                self.slots.remove(number)
+                self.begin(machine, line, model)
 
     def ready(self, machine: _Machine, line: list[_Request]) -> int | None:
         """The model whose batch a machine takes now, if any."""
@@ -209,13 +227,35 @@ class Shop:
         stretch = self.requests.stretch[len(self.batches)] if self.requests.stretch else 1.0
         hold, span = (max(1, round(t[model][samples] * stretch)) for t in (kind.hold_ns, kind.span_ns))
         loading = self.load(machine, model)
-        self.batches.append((machine.number, model, samples, self.env.now, loading + hold, loading))
-        machine.free, machine.free_at = False, self.env.now + loading + hold
+        work = loading + hold
+        batch = _Batch(len(self.batches), work * self.setup.ticks, span - hold, samples, done)
+        self.batches.append([machine.number, model, samples, self.env.now, 0, loading, work])
         machine.running += samples
         for request in done:
             request.machine, request.batch = machine.number, samples
-        self.env.process(self.hold(machine, loading + hold))
-        self.env.process(self.deliver(len(self.batches) - 1, machine, loading + span, samples, done))
+        self.count_work(machine)
+        machine.batches.append(batch)
+        self.watch(machine)
+
+    def count_work(self, machine: _Machine) -> None:
+        """What its batches have done since they were last looked at: an equal share of the machine each."""
+        for batch in machine.batches:
+            batch.left -= (self.env.now - machine.since) * self.setup.ticks // len(machine.batches)
+        machine.since = self.env.now
+
+    def watch(self, machine: _Machine) -> None:
+        """Look again when the first of its batches will be done, if nothing else happens."""
+        machine.changes += 1
+        if machine.batches:
+            self.env.process(self.look_again(machine, machine.changes))
+
+    def look_again(self, machine: _Machine, changes: int) -> Iterator[Any]:
+        """Wait for the first of its batches; they may have changed by then."""
+        least, ticks = min(b.left for b in machine.batches) * len(machine.batches), self.setup.ticks
+        yield self.env.timeout((least + ticks - 1) // ticks)
+        if machine.changes == changes:
+            self.over.append(machine)
+            self.settle_later()
 
     def load(self, machine: _Machine, model: int) -> int:
         """Make a model resident, the least recently used leaving for it; how long that takes."""
@@ -230,30 +270,40 @@ class Shop:
         machine.loaded = [*keep, model] if fits else keep
         return kind.swap_ns[model]
 
-    def hold(self, machine: _Machine, ns: int) -> Iterator[Any]:
-        """A machine is taken for a while, then free again."""
-        yield self.env.timeout(ns)
-        machine.free = True
-        self.call_clerk()
-
-    def deliver(self, batch: int, machine: _Machine, ns: int, samples: int, done: list[_Request]) -> Iterator[Any]:
-        """The results of a batch come out."""
-        yield self.env.timeout(ns)
-        self.ended.append((machine.number, batch, samples, done))
+    def settle_later(self) -> None:
+        """Have ends of batches looked after in this nanosecond."""
         if not self.settling:
             self.settling = True
             self.at(_ENDS, self.settle)
 
+    def deliver(self, machine: _Machine, batch: _Batch) -> Iterator[Any]:
+        """The results of a batch come out after its end."""
+        yield self.env.timeout(batch.tail)
+        self.ended.append((machine.number, batch))
+        self.settle_later()
+
     def settle(self) -> None:
-        """All batches that ended this nanosecond, by machine: their requests are answered, their clients go on."""
+        """Batches that end this nanosecond free their machines; those whose results are out answer their requests."""
         self.settling = False
-        for number, _, samples, done in sorted(self.ended, key=lambda e: e[:2]):
-            self.machines[number].running -= samples
-            for request in done:
+        for machine in sorted(self.over, key=lambda m: m.number):
+            self.count_work(machine)
+            for batch in [b for b in machine.batches if b.left <= 0]:
+                machine.batches.remove(batch)
+                self.slots.append(machine.number)
+                self.batches[batch.number][4] = self.env.now - self.batches[batch.number][3]
+                if batch.tail:
+                    self.env.process(self.deliver(machine, batch))
+                else:
+                    self.ended.append((machine.number, batch))
+            self.watch(machine)
+            self.call_clerk()
+        for number, batch in sorted(self.ended, key=lambda e: (e[0], e[1].number)):
+            self.machines[number].running -= batch.samples
+            for request in batch.done:
                 request.finish = self.env.now
                 if self.requests.clients:
                     self.env.process(self.ask_again())
-        self.ended = []
+        self.over, self.ended = [], []
 
     def outcome(self) -> Outcome:
         """What became of every request and batch."""
