@@ -167,6 +167,7 @@ def run(net: Network, acc: Accelerator, options: RunOptions) -> Point:
             context=options.context,
             precision=options.precision,
             sparsity=options.sparsity,
+            stack=options.stack,
         )
     except HwsimError as error:
         return Point(options.batch, refused=str(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,16 @@ from hwsim.report.progress import Progress
 from hwsim.serving import search
 from hwsim.serving.answer import Question, Serving
 from hwsim.serving.arrivals import Pattern, parse_pattern
-from hwsim.serving.fleet import MOST_MACHINES, Batching, Networks, Targets, read_groups, read_machines, read_models
+from hwsim.serving.fleet import (
+    MOST_MACHINES,
+    Batching,
+    Group,
+    Networks,
+    Targets,
+    read_groups,
+    read_machines,
+    read_models,
+)
 from hwsim.serving.host import Host
 from hwsim.serving.load import Lengths, Load, make_load
 from hwsim.serving.search import Found, Tell
@@ -27,6 +36,7 @@ from hwsim.serving.token_answer import TokenGroup, TokenQuestion, TokenServing
 from hwsim.serving.token_service import BLOCK_TOKENS, TokenService
 from hwsim.serving.token_setup import RESERVES
 from hwsim.serving.trace import Trace, read_trace
+from hwsim.simulation.pipeline import pipeline_of
 from hwsim.units import parse
 
 _PERCENTILES = {"single-stream": 90.0, "multi-stream": 99.0, "server": 99.0, "offline": 99.0}  # as MLPerf reports them
@@ -63,12 +73,16 @@ def serve(
     before: str | float = 0.0,
     after: str | float = 0.0,
     host_workers: int | None = None,
+    pre: str | Sequence[str] = (),
+    post: str | Sequence[str] = (),
+    image: str = "1280x720",
     swap_bandwidth: str | float | None = None,
     precision: str | Mapping[str, str] | None = None,
     shapes: Mapping[str, int] | None = None,
     phase: str | None = None,
     context: int | None = None,
     sparsity: str | None = None,
+    stack: str | None = None,
     prompt: str | int | Lengths | None = None,
     output: str | int | Lengths | None = None,
     ttft: str | float | None = None,
@@ -91,7 +105,8 @@ def serve(
     ``max_delay`` for more; sizes between the simulated ones are padded, interpolated or simulated too (``between``).
     Up to ``concurrent`` batches share a machine.
     ``routing`` chooses a machine for each request; ``queue`` rejects, ``timeout`` drops; ``variation`` spreads the time of
-    batches; ``before`` and ``after`` are host work on each request.
+    batches; ``before`` and ``after`` are host work on each request, ``pre`` and ``post`` name stages of it as for `run`, of
+    an ``image`` as it arrives.
 
     With lengths of ``prompt`` and ``output`` (512, or ``"512±50%"``; a recording may have both) a language model serves
     tokens in continuous batches: the first within ``ttft``, the others every ``tpot``; ``reserve`` is paged or full.
@@ -101,7 +116,7 @@ def serve(
     """
     searching, rate = rate == "search", None if rate == "search" else rate
     searching, rate = rate == "search", None if rate == "search" else rate
-    options = RunOptions(1, {} if shapes is None else shapes, phase, context, precision, sparsity).check()
+    options = RunOptions(1, {} if shapes is None else shapes, phase, context, precision, sparsity, stack).check()
     recorded = trace if isinstance(trace, Trace | None) else read_trace(Path(trace))
     load = make_load(
         scenario,
@@ -146,7 +161,7 @@ def serve(
     if of_tokens:
         refused = {
             "before": before, "after": after, "variation": variation, "max_delay": max_delay, "phase": phase, "context": context,
-            "host_workers": host_workers, "concurrent": concurrent - 1,
+            "host_workers": host_workers, "pre": pre, "post": post, "concurrent": concurrent - 1,
         }  # fmt: skip
         given = next((name for name, value in refused.items() if value), None)
         if given is not None:
@@ -168,6 +183,7 @@ def serve(
             ).check(load.clients),
             _maybe("swap_bandwidth", swap_bandwidth, "bandwidth", 1.0, 1e18),
             _whole("concurrent", concurrent, 16) or 1,
+            (pre, post, image),
         )  # fmt: skip
     copies = _copies(machines, sum(g.count for g in question.groups))
     with Progress("serving") as bar:
@@ -206,6 +222,7 @@ def _batches(
     host: Host,
     swap_bytes_per_s: float | None,
     concurrent: int,
+    stages: tuple[str | Sequence[str], str | Sequence[str], str],
 ) -> Question:
     if load.scenario == "multi-stream" and batching.largest is None:
         batching = replace(batching, largest=load.samples)
@@ -214,10 +231,28 @@ def _batches(
     models = read_models(network, options)
     groups = read_groups(targets, models, options)
     _check_prices(common.prices, [g.acc for g in groups])
+    if stages[0] or stages[1]:
+        host = _with_stages(host, groups, *stages)
     return Question(
         models, groups, common.within_s, common.percentile, batching, common.routing, order, common.queue_capacity,
         common.timeout_s, concurrent, host, common.warmup, swap_bytes_per_s, common.prices,
     )  # fmt: skip
+
+
+def _with_stages(
+    host: Host, groups: tuple[Group, ...], pre: str | Sequence[str], post: str | Sequence[str], image: str
+) -> Host:
+    """The host's work with the stages simulated for one inference; the same for all, so of one network on one machine."""
+    if len(groups) > 1 or len(groups[0].services) > 1:
+        raise HwsimError(
+            "pre and post: stages are simulated for one network on one kind of machine; give before and after"
+        )
+    around = pipeline_of(groups[0].services[0].result(1), pre=pre, post=post, image=image)
+    before, after = (sum(s.seconds for s in side) for side in (around.before, around.after))
+    names = ", ".join(s.name for s in (*around.before, *around.after))
+    return replace(
+        host, before_s=host.before_s + before, after_s=host.after_s + after, said=f"{names} on {around.host}, simulated"
+    )
 
 
 def _tokens(

@@ -76,8 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokens.add_argument("--reserve", default="paged", metavar="HOW", help="key/value memory: paged (default) or full")
     tokens.add_argument("--prefill-batch", type=int, default=1, metavar="N", help="prompts read together (default 1)")
     tokens.add_argument("--block", type=int, default=16, metavar="N", help="tokens of a block of memory (default 16)")
+    parser.add_argument(
+        "--pre", metavar="STAGES", default=(), help="host work before the network, as for run: decode,resize"
+    )
+    parser.add_argument("--post", metavar="STAGES", default=(), help="host work after it: dequantise,nms")
+    parser.add_argument("--image", metavar="1280x720", default="1280x720", help="the frame as it arrives, for --pre")
+    parser.add_argument("--stack", help="software, as for run")
     parser.add_argument("--precision", help="as for run; default the network's own, or the nearest a machine has")
-    parser.add_argument("--sparsity", choices=("dense", "2:4", "2:4!"))
+    parser.add_argument("--sparsity", help="as for run")
     parser.add_argument("--shapes", default="", metavar="S=384,…", help="values of further symbols")
     parser.add_argument(
         "--phase", choices=("prefill", "decode"), help="one phase of a language model as a plain network"
@@ -100,7 +106,8 @@ def run(args: argparse.Namespace, shapes: dict[str, int]) -> int:
     plain = ("scenario", "rate", "arrivals", "trace", "requests", "duration", "samples", "clients", "seed", "warmup", "slo",
              "percentile", "machines", "max_batch", "between", "routing", "order", "queue", "timeout", "host_workers",
              "swap_bandwidth", "precision", "phase", "context", "sparsity", "prompt", "output", "ttft", "tpot", "reserve",
-             "prefill_batch", "block")  # fmt: skip
+             "prefill_batch", "block",
+             "pre", "post", "image", "stack")  # fmt: skip
     zero = ("pause", "max_delay", "variation", "before", "after")
     given = {name: getattr(args, name) for name in plain}
     given |= {name: getattr(args, name) for name in (*zero, "concurrent") if getattr(args, name) is not None}

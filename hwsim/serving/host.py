@@ -16,11 +16,15 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Seconds of every request before and after the machine; ``workers`` of each stage, None for as many as it takes."""
+    """Seconds of every request before and after the machine; ``workers`` of each stage, None for as many as it takes.
+
+    ``said`` names the stages the times were simulated for, "" where they were given.
+    """
 
     before_s: float = 0.0
     after_s: float = 0.0
     workers: int | None = None
+    said: str = ""
 
     @property
     def before_ns(self) -> int:

@@ -28,9 +28,10 @@ def batch_notes(serving: Serving) -> tuple[str, ...]:
     host = question.host
     if host.before_s or host.after_s:
         by = "as many workers as it takes" if host.workers is None else f"{host.workers} workers a stage"
-        before, after = (format_quantity(t, "time") for t in (host.before_s, host.after_s))
+        before, after = (format_quantity(t, "time", 3) for t in (host.before_s, host.after_s))
+        what = f" ({host.said})" if host.said else ""
         out.append(
-            f"host work on each request: {before} before and {after} after the machine, by {by}; no energy is counted"
+            f"host work on each request{what}: {before} before and {after} after the machine, by {by}; without its energy"
         )
     out += _warmup(serving)
     if load.variation:

@@ -90,6 +90,7 @@ class Service:
             "context": options.context,
             "precision": options.precision,
             "sparsity": options.sparsity,
+            "stack": options.stack,
         }
         return simulate(self.net, self.acc, batch=batch, **(asked | changes))  # type: ignore[arg-type]
 

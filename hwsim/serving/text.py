@@ -93,7 +93,7 @@ def _search(serving: Answer) -> str:
     rate = found["what"] == "rate"
 
     def said(value: float) -> str:
-        return f"{value:.4g}/s" if rate else f"{value:.0f}"
+        return f"{_number(value)}/s" if rate else f"{value:.0f}"
 
     what = (
         "highest rate within the objective" if rate else "fewest machines within the objective (copies of those named)"

@@ -62,7 +62,7 @@ def configuration(clone: Clone, network: str, scenario: str, system: str) -> dic
     for block in re.split(r"\n(?=class )", clone.read(f"{base}/__init__.py")):
         head = re.match(r"class (\w+)\((\w+)\):", block)
         if head:
-            values = {k: eval(v, {}) for k, v in re.findall(r"^    (\w+) = ([\d.]+|True|False)$", block, re.MULTILINE)}  # noqa: S307
+            values = {k: eval(v, {}) for k, v in re.findall(r"^    (\w+) = ([\d.]+|True|False)$", block, re.MULTILINE)}
             classes[head.group(1)] = (head.group(2), values)
     wanted = name.replace("-", "_").replace(".", "")
     wanted += "_MaxQ" if maxq else ""
@@ -76,7 +76,9 @@ def configuration(clone: Clone, network: str, scenario: str, system: str) -> dic
 def rows(clone: Clone, round_: str) -> list[dict[str, Any]]:
     found = []
     for path in clone.files:
-        match = re.fullmatch(r"closed/NVIDIA/results/([^/]+)/([^/]+)/Server/performance/run_1/mlperf_log_summary.txt", path)
+        match = re.fullmatch(
+            r"closed/NVIDIA/results/([^/]+)/([^/]+)/Server/performance/run_1/mlperf_log_summary.txt", path
+        )
         if not match or match.group(2) not in NETWORKS:
             continue
         system, network = match.groups()
@@ -87,7 +89,10 @@ def rows(clone: Clone, round_: str) -> list[dict[str, Any]]:
         settings = configuration(clone, network, "Server", system)
         batch = configuration(clone, network, "Offline", system).get("gpu_batch_size", "")
         if server.get("Result is") != "VALID" or not offline or not settings:
-            print(f"left out: {round_} {system} {network} {server.get('Result is')} {bool(offline)} {settings}", file=sys.stderr)
+            print(
+                f"left out: {round_} {system} {network} {server.get('Result is')} {bool(offline)} {settings}",
+                file=sys.stderr,
+            )
             continue
         rate = server.get("Scheduled samples per second") or server.get("Scheduled samples per second ")
         ms = {q: float(server[f"{q} percentile latency"]) / 1e6 for q in ("50.00", "90.00", "99.00", "99.90")}

@@ -80,7 +80,9 @@ def scores() -> list[dict[str, object]]:
         line["load"] = round(float(row["server_per_s"]) / float(row["offline_per_s"]), 4)
         line |= {f"measured_{name}": round(float(row[name]), 3) for name in MEASURED}
         for reading in READINGS:
-            line |= {f"{reading}_{name}": round(v, 3) for name, v in zip(MEASURED, predicted(row, reading), strict=True)}
+            line |= {
+                f"{reading}_{name}": round(v, 3) for name, v in zip(MEASURED, predicted(row, reading), strict=True)
+            }
             line[f"{reading}_highest"] = round(highest(row, reading), 3)
         out.append(line)
     return out

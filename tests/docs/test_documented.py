@@ -1,0 +1,30 @@
+"""What pages say commands print is what they print."""
+
+from __future__ import annotations
+
+import pytest
+from documented import ROOT, Block, all_blocks, blocks, mismatch, pages, run
+
+
+@pytest.mark.parametrize("block", list(all_blocks()), ids=lambda b: b.name)
+def test_a_documented_command_prints_what_the_page_says(block: Block) -> None:
+    assert mismatch(block, run(block.argv)) == "", (
+        f"python tests/docs/documented.py {block.page.relative_to(ROOT)} writes it anew"
+    )
+
+
+def test_every_page_has_commands_and_the_index_names_every_story() -> None:
+    assert all(blocks(page) for page in pages() if page.name != "README.md")
+    index = (ROOT / "docs" / "stories" / "README.md").read_text(encoding="utf-8")
+    assert all(
+        f"({page.name})" in index for page in pages() if page.parent.name == "stories" and page.name != "README.md"
+    )
+
+
+def test_the_comparison_can_fail() -> None:
+    block = Block(ROOT / "x.md", 0, "hwsim x", "a 1.00 ms\n…\nc 3\n")
+    assert mismatch(block, "a 1.05 ms\nb\nc 3\nd\n") == "the output goes on: 'd'"
+    assert mismatch(block, "a 1.05 ms\nb\nc 3\n") == ""
+    assert "number 1.00, now 1.20" in mismatch(block, "a 1.20 ms\nb\nc 3\n")
+    assert "not in the output" in mismatch(block, "a 1.00 ms\nb\n")
+    assert "now 'b'" in mismatch(Block(ROOT / "x.md", 0, "hwsim x", "a\n"), "b\n")
