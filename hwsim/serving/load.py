@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from hwsim.errors import HwsimError, near
-from hwsim.report.table import significant
 from hwsim.serving.arrivals import SECOND_NS, Pattern, arrival_times, choices, lengths, picks, stretches
 from hwsim.serving.setup import Requests
 from hwsim.serving.token_setup import TokenRequests
@@ -87,7 +86,7 @@ class Load:
             what = f" of {self.samples} samples" if self.samples > 1 else ""
             name = self.scenario if self.clients == 1 and not after else "closed"
             return f"{name}: {who}{after}, {self.count} requests{what}{self._lengths()}"
-        rate = "" if self.asked_per_s is None else f" at {significant(self.asked_per_s, 5)}/s"
+        rate = "" if self.asked_per_s is None else f" at {float(f'{self.asked_per_s:.5g}'):.9g}/s"
         if self.trace is not None:
             return f"server: {self.count} recorded requests of {self.trace.name}{rate}{self._lengths()}"
         return f"server: {self.count} requests, {self.pattern}{rate}, seed {self.seed}{self._lengths()}"

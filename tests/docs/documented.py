@@ -111,7 +111,7 @@ def renewed(block: Block, seen: str) -> str:
     """Return the block's output with the lines of today; those that are gone stay, and are told of."""
     lines, place, out = seen.rstrip("\n").split("\n"), 0, []
     told = block.output.rstrip("\n").split("\n")
-    if told == [""]:
+    if not any(line.strip() == _LEFT_OUT for line in told):
         return seen.rstrip("\n") + "\n"
     for line in told:
         if line.strip() == _LEFT_OUT:
