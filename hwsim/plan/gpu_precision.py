@@ -48,7 +48,8 @@ def multiply_gpu(
     at = f"{where}: " if where else ""
     if not emulate or fallback is None:
         known = [_PRESET_OF[f] for f in _PRESET_OF if rates.get(f, 0.0) > 0]
-        advice = f"; with --emulate it is widened to {fallback}" if fallback else ""
+        wider = [_PRESET_OF[f] for f in ("fp16", "bf16", "fp32") if rates.get(f, 0.0) > 0]
+        advice = f"; try --precision {wider[0]}" if wider else ""
         pair = act if act == weight else f"{act} x {weight}"
         raise HwsimError(f"{at}{machine} does not multiply {pair}; it has {', '.join(known)}{advice}")
     note = f"{machine} does not multiply {act}: emulated, operands are widened to {fallback}"

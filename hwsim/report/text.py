@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hwsim.bands import Band
@@ -42,6 +43,8 @@ def summary(result: Result) -> str:
         ("Traffic", f"{size(r.dram_bytes)} to and from memory per run"),
         ("Memory", _memory(result)),
         (_UNITS.get(result.accelerator.family, "Units"), _arrays(result)),
+        *_formats(result),
+        *_sparse(result),
         ("Time", ", ".join(f"{n} {percent(100 * s)} %" for n, s in _largest(r.time_shares, 7))),
         ("Bound by", r.bound_by),
     ]
@@ -101,6 +104,56 @@ def _arrays(result: Result) -> str:
     cycles = max(1, sum(row["cycles"] for row in result.kernels))
     padded = sum(row["utilization_padded_pct"] * row["cycles"] for row in result.kernels) / cycles
     return f"{percent(100 * result.utilization)} % of peak in useful work, {percent(padded)} % with padding and passes"
+
+
+_CONVERT = ("quantize", "dequantize", "cast", "convert", "reformat")
+
+
+def _formats(result: Result) -> list[tuple[str, str]]:
+    """In which formats products ran and what had none to run in, where a format was asked for or there are several."""
+    groups: dict[str, list[float]] = {}
+    for row in result.kernels:
+        name = "conversions" if row["op"] in _CONVERT else row["format"] or "no products"
+        groups.setdefault(name, []).append(row["latency_s"])
+    if len(groups) < 2 or (result.options.precision is None and len(groups.keys() - {"no products"}) < 2):
+        return []
+    total = sum(map(sum, groups.values())) or 1.0
+    order = sorted(groups, key=lambda name: (name == "no products", -sum(groups[name])))
+    parts = [f"{name} {len(groups[name])} ({percent(100 * sum(groups[name]) / total)} %)" for name in order]
+    return [("Formats", f"{', '.join(parts)}: kernels (share of the time)")]
+
+
+def _sparse(result: Result) -> list[tuple[str, str]]:
+    """What 2:4 did: where it was taken, what that saved, what limits those kernels now, why others stayed dense."""
+    asked = [row for row in result.kernels if row.get("sparse_eligible") not in ("", None)]
+    if not asked:
+        return []
+    taken = [row for row in asked if row["sparse_chosen"]]
+    told = f"2:4 in {len(taken)} of {len(asked)} products with weights"
+    if taken:
+        sparse_s = sum(row["latency_s"] for row in taken)
+        dense_s = sum(row["latency_s"] * row["sparse_gain"] for row in taken)
+        all_s = sum(row["latency_s"] for row in result.kernels)
+        share = percent(100 * dense_s / (all_s + dense_s - sparse_s))
+        told += f", {share} % of the dense time: {significant(dense_s / sparse_s)}x there"
+        told += f", {significant((all_s + dense_s - sparse_s) / all_s)}x in all; limited now by "
+        told += _counted(_LIMITS.get(row["sparse_limit"], row["sparse_limit"].replace("_", " ")) for row in taken)
+    refused = [row["sparse_limit"].lstrip("0123456789 ") for row in asked if not row["sparse_eligible"]]
+    if refused:
+        told += f"; no sparse kernel: {_counted(refused)}"
+    slower = sum(1 for row in asked if row["sparse_eligible"] and not row["sparse_chosen"])
+    if slower:
+        told += f"; no faster than dense: {slower}"
+    first, *rest = textwrap.wrap(told, 108)
+    return [("Sparsity", first), *(("", part) for part in rest)]
+
+
+_LIMITS = {"l2": "L2 bandwidth", "dram": "memory bandwidth", "tensor": "tensor cores", "launch": "kernel launch"}
+
+
+def _counted(names: Iterable[str]) -> str:
+    found = Counter(names).most_common(4)
+    return ", ".join(f"{name} ({count})" for name, count in found)
 
 
 _COLUMNS = ("#", "kernel", "op", "ms", "share %", "SOL %", "limiter", "useful %", "padded %", "read", "written", "mJ")

@@ -88,6 +88,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         notes.append(limited)
     if options.sparsity == "2:4!":
         _all_sparse(plan, choices, acc.id)
+    notes += _few_rows(plan, choices)
     timing = run_gpu(choices, view.clock_hz, host_s)
     energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1, core_clock_hz=view.clock_hz)
     totals = Totals(
@@ -132,6 +133,22 @@ def _all_sparse(plan: Plan, choices: list[GpuChoice], machine: str) -> None:
             raise HwsimError(
                 f"{kernel.name}: no 2:4 sparse kernel on {machine} ({reason}); --sparsity 2:4 runs it dense"
             )
+
+
+def _few_rows(plan: Plan, choices: list[GpuChoice]) -> list[str]:
+    """Why a sparse product of few rows is quicker here than its users find it."""
+    few = [k.name for k, c in zip(plan.kernels, choices, strict=True) if c.sparse.get("chosen") and _rows(k) < 32]
+    if not few:
+        return []
+    return [
+        f"{few[0]}{f' and {len(few) - 1} more' if len(few) > 1 else ''}: 2:4 with fewer than 32 rows is timed as the "
+        "best kernel alone, its sums cut into parts; PyTorch pads the rows to 16, 32 or 64 in kernels of their own and "
+        "is slower than dense there (pytorch/pytorch#111339: 0.11x for 1x4096x4096)"
+    ]
+
+
+def _rows(kernel: Kernel) -> int:
+    return max((p.batch * p.m for p in kernel.products), default=0)
 
 
 def _detail(choice: GpuChoice) -> dict[str, Any]:

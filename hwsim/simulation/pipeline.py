@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, load_accelerator
+from hwsim.machine.library import machine_names
 from hwsim.plan.stages import POST, PRE, StageCost, host_stages
 from hwsim.result import Result
 
@@ -69,7 +71,7 @@ def _host(acc: Accelerator) -> Accelerator:
     if acc.family == "cpu":
         return acc
     if not acc.host.name:
-        raise HwsimError(
-            f"{acc.id} names no host for stages around the network: add --host, e.g. --host raspberry-pi-4"
-        )
+        processors = [name for name in machine_names() if name.endswith("-cpu")]
+        close = get_close_matches(f"{acc.id}-cpu", processors, 1, 0.75) or ["raspberry-pi-4"]
+        raise HwsimError(f"{acc.id} names no host for stages around the network: add --host, e.g. --host {close[0]}")
     return load_accelerator(acc.host.name)

@@ -116,7 +116,7 @@ def test_float_inputs_of_8_bit_products_are_cast_once() -> None:
 @pytest.mark.parametrize(
     ("preset", "rates", "words"),
     [
-        ("int8", {"fp32": 128.0, "fp16": 256.0}, "does not multiply int8; it has fp32, fp16; with --emulate"),
+        ("int8", {"fp32": 128.0, "fp16": 256.0}, "does not multiply int8; it has fp32, fp16; try --precision fp16"),
         ("bf16", {"fp32": 64.0, "fp16": 512.0}, "does not multiply bf16"),
         ("fp8", RATES, "does not multiply e4m3"),
     ],
