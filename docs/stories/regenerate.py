@@ -110,29 +110,35 @@ def run_block(block: Block) -> Ran:
 
 
 def kept(text: str, show: tuple[str, ...]) -> str:
-    """Return the lines that match, each note with its continuation, and an ellipsis for what lies between.
+    """Return the lines that match, each with its continuation lines, and an ellipsis for what lies between.
 
-    Raises ValueError for an expression that matches no line.
+    Notes (``  - …``) and labelled lines (``  Energy   …``) go on in lines that are indented further; they are kept or left out
+    whole. Raises ValueError for an expression that matches nothing.
     """
-    lines = text.rstrip("\n").split("\n")
+    units: list[list[str]] = []
+    for line in text.rstrip("\n").split("\n"):
+        first = units[-1][0] if units else ""
+        note = first.lstrip().startswith("- ") and line.startswith("    ")
+        labelled = re.match(r"  [A-Z]\w+( \w+)? +\S", first) and re.match(r" {11}\S", line)
+        if (note or labelled) and not line.lstrip().startswith("- "):
+            units[-1].append(line.rstrip())
+        else:
+            units.append([line.rstrip()])
     if not show:
-        return "\n".join(line.rstrip() for line in lines) + "\n"
+        return "\n".join(line for unit in units for line in unit) + "\n"
     for pattern in show:
-        if not any(re.search(pattern, line) for line in lines):
+        if not any(re.search(pattern, " ".join(unit)) for unit in units):
             raise ValueError(f"no line matches {pattern!r}")
     out: list[str] = []
-    in_note = skipped = False
-    for line in lines:
-        begins = re.match(r" *- ", line) is not None
-        goes_on = in_note and not begins and line.startswith("    ")
-        if goes_on or any(re.search(pattern, line) for pattern in show):
+    skipped = False
+    for unit in units:
+        if any(re.search(pattern, " ".join(unit)) for pattern in show):
             if skipped and out:
                 out.append("  …")
-            out.append(line.rstrip())
-            in_note, skipped = begins or goes_on, False
-            continue
-        in_note = False
-        skipped = skipped or bool(line.strip())
+            out += unit
+            skipped = False
+        else:
+            skipped = skipped or bool(unit[0])
     if skipped:
         out.append("  …")
     return "\n".join(out) + "\n"
