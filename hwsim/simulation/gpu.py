@@ -13,6 +13,7 @@ from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
 from hwsim.plan.gpu_plan import STACK_ALIASES, STACKS, GpuTarget, Stack, make_gpu_plan
 from hwsim.plan.gpu_precision import faster_formats, multiply_gpu
 from hwsim.plan.gpu_residency import place_in_l2
+from hwsim.plan.kernel import Kernel
 from hwsim.plan.options import RunOptions
 from hwsim.plan.plan import Plan, check_fits
 from hwsim.plan.precision import Multiply, Precision, parse_precision
