@@ -112,8 +112,8 @@ def story_1() -> None:
     assert 1.0 < latency(fp16) / latency(int8) < 2.0
     assert re.search(r"Formats +int8 \d+", int8)
     few, many = (numbers(line) for line in casts.splitlines())
-    assert few[4] > few[2]  # 16 rows: int8 with its casts is slower than fp16
-    assert many[4] < many[2]
+    assert few[3] > few[1]  # 16 rows: int8 with its casts is slower than fp16
+    assert many[3] < many[1]
 
 
 def story_2() -> None:
@@ -158,12 +158,13 @@ def story_5() -> None:
 
 def story_6() -> None:
     efficient, resnet, table = of(6)
-    assert bound(efficient) == "memory bandwidth"
+    assert share(efficient, "memory bandwidth") > 2 * share(resnet, "memory bandwidth")
+    useful = [numbers(re.search(r"^  Cores +(.*)$", t, re.MULTILINE)[1])[0] for t in (efficient, resnet)]  # type: ignore[index]
+    assert useful[0] < useful[1] / 2
     by = {(w[0], w[1]): numbers(line) for line in table.splitlines() if (w := line.split())}
     for stack in ("compiled", "eager"):
         small, large = by[stack, "efficientnet_b2"][-1], by[stack, "resnet50"][-1]
         assert small > 0.6 * large  # a quarter of the work, most of the time
-    assert share(efficient, "tensor cores") < share(resnet, "tensor cores")
 
 
 def story_7() -> None:
