@@ -137,7 +137,15 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     sizes.add_argument("--batch", type=int, help="default: the best that meets the objective, else 1")
     sizes.add_argument("--batches", metavar="1,8,64", help="a row for each")
     parser.add_argument("--slo", metavar="20ms", help="latency objective")
-    parser.add_argument("--rate", metavar="300/s", help="requests to carry")
+    rates = parser.add_mutually_exclusive_group()
+    rates.add_argument("--rate", metavar="300/s", help="requests to carry")
+    rates.add_argument(
+        "--requests-per-month", metavar="3M", help="the same as a number a month, in the hours with work"
+    )
+    parser.add_argument("--break-even", action="store_true", help="add which machine is cheapest at which request rate")
+    parser.add_argument(
+        "--break-even-csv", metavar="FILE", help="write costs over the rate as CSV (- for standard output)"
+    )
     parser.add_argument("--precision", help="as for run; default the network's own, or the nearest a machine has")
     parser.add_argument("--shapes", default="", metavar="S=384,…", help="values of further symbols")
     parser.add_argument("--phase", choices=("prefill", "decode"), help="which phase of a language model")
@@ -292,9 +300,10 @@ def _run(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from hwsim.comparison import compare
     from hwsim.comparison.price_arguments import prices_of
-    from hwsim.report.compare_text import comparison_text
+    from hwsim.files import write_whole
+    from hwsim.report.compare_text import break_even_text, comparison_text
 
-    _output_files(args.json, args.csv, args.html)
+    _output_files(args.json, args.csv, args.html, args.break_even_csv)
     comparison = compare(
         args.network,
         args.on,
@@ -307,6 +316,7 @@ def _compare(args: argparse.Namespace) -> int:
         context=args.context,
         sparsity=args.sparsity,
         prices=prices_of(args),
+        per_month=args.requests_per_month,
     )
     paths = (args.json, args.csv, args.html)
     for path, render in zip(paths, (comparison.to_json, comparison.to_csv, comparison.to_html), strict=True):
@@ -316,10 +326,17 @@ def _compare(args: argparse.Namespace) -> int:
             render(path)
     if args.parquet is not None:
         comparison.to_parquet(args.parquet)
-    if "-" in paths:
+    curves = args.break_even_csv
+    if curves == "-":
+        print(comparison.break_even.to_csv(), end="")
+    elif curves is not None:
+        write_whole(curves, comparison.break_even.to_csv())
+    if "-" in (*paths, curves):
         return 0
     print(comparison_text(comparison))
-    for path in (*paths, args.parquet):
+    if args.break_even:
+        print(f"\n{break_even_text(comparison)}")
+    for path in (*paths, args.parquet, curves):
         if path is not None:
             print(f"wrote {path}")
     return 0

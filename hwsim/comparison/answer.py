@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hwsim
+from hwsim.comparison.break_even import BreakEven, break_even
 from hwsim.comparison.contender import Contender, Demand, Point, next_steps, own_formats, preset_label
+from hwsim.comparison.frontier import mark
 from hwsim.costs import Prices, cost_of, load_prices, units_for
 from hwsim.data import accelerators_dir
 from hwsim.errors import HwsimError
@@ -28,12 +32,14 @@ from hwsim.units import parse
 if TYPE_CHECKING:
     import pandas as pd
 
+_MONTH_S = 365.25 / 12 * 86400.0
+
 COLUMNS = (
     "rank", "target", "name", "precision", "precision_note", "batch", "fits", "refused", "verdict", "objective_s",
     "latency_s", "fill_s", "largest_batch", "throughput_per_s", "rate_per_s", "units", "chips", "busy", "power_w",
     "energy_per_inference_j", "usd_per_million", "usd_basis", "rent_usd_per_million", "buy_usd_per_million",
     "hardware_usd_per_million", "electricity_usd_per_million", "carbon_g_per_million", "rent_price", "purchase_price",
-    "bound_by", "bound_s", "dram_bytes", "time_shares", "energy_parts_j", "next",
+    "usd_per_month", "pareto", "bound_by", "bound_s", "dram_bytes", "time_shares", "energy_parts_j", "next",
 )  # fmt: skip
 
 
@@ -49,9 +55,13 @@ class Comparison:
         rows: list[dict[str, Any]],
         ranked_by: str,
         passes: Mapping[str, int] | None = None,
+        contenders: Mapping[str, Contender] | None = None,
+        per_month: float | None = None,
     ) -> None:
         self.network, self.options, self.demand, self.prices = network, options, demand, prices
         self.rows, self.ranked_by = rows, ranked_by
+        self.per_month = per_month
+        self.contenders = dict(contenders or {})  # by target: what was simulated of each
         self.passes = dict(passes or {})  # bf16 passes of an fp32 product, by machine, where some multiply in fp32
 
     @property
@@ -62,12 +72,27 @@ class Comparison:
         return pd.DataFrame(self.rows, columns=list(COLUMNS))
 
     @property
+    def front(self) -> list[dict[str, Any]]:
+        """The rows that nothing beats in latency, energy and money together, best first."""
+        return [row for row in self.rows if row["pareto"]]
+
+    @cached_property
+    def break_even(self) -> BreakEven:
+        """Costs over the request rate, and which machine is cheapest where (see `hwsim.comparison.break_even`)."""
+        return break_even(self.contenders, self.demand, self.prices)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the figures include and what they leave out, every price with its date, every assumption."""
         prices, demand = self.prices, self.demand
         notes = [f"ranked by {self.ranked_by}"]
         if demand.objective_s is not None:
             notes.append("the largest batch that meets the objective is searched among powers of two")
+        if self.per_month is not None:
+            share = prices.assumptions["utilization"].text
+            notes.append(
+                f"{self.per_month:,.0f} requests a month are {demand.rate_per_s:.4g}/s in {share} of the hours"
+            )
         if demand.rate_per_s is not None:
             notes.append(
                 "requests arrive evenly and one batch fills at a time: its oldest request waits (batch - 1) / rate, "
@@ -107,6 +132,7 @@ class Comparison:
             "objective_s": self.demand.objective_s,
             "rate_per_s": self.demand.rate_per_s,
             "precision": precision if isinstance(precision, str | None) else dict(precision),
+            "requests_per_month": self.per_month,
             "ranked_by": self.ranked_by,
             "assumptions": {
                 name: {"value": v.value, "text": v.text, "source": v.source}
@@ -194,6 +220,7 @@ def compare(
     context: int | None = None,
     sparsity: str | None = None,
     prices: Prices | str | PathLike[str] | None = None,
+    per_month: str | float | None = None,
     suggest: int = 10,
 ) -> Comparison:
     """Return ``network`` on each of ``targets`` (a list, or text with commas), ranked, refusals included with reasons.
@@ -202,7 +229,8 @@ def compare(
     ``batch``, a target's row is its best batch that meets the objective (one when none does, or without an objective):
     with a rate the one that needs fewest machines and then least energy, else the fastest. ``precision`` None is the
     network's own formats, or the nearest a machine has where it refuses them, said in the row. ``prices`` is a price
-    file or `hwsim.costs.Prices`. What to try next is simulated for the ``suggest`` best rows.
+    file or `hwsim.costs.Prices`. ``per_month`` requests (``"3M"``) are a rate in the hours with work (``utilization``).
+    What to try next is simulated for the ``suggest`` best rows.
     Raises HwsimError for a wrong option, an unknown network or an unknown machine.
     """
     demand = Demand(_quantity("slo", slo, "time"), _quantity("rate", rate, "rate"))
@@ -219,6 +247,11 @@ def compare(
         raise HwsimError(f"prices must be a price file or Prices, not {prices!r}")
     priced = Prices() if prices is None else prices if isinstance(prices, Prices) else load_prices(Path(prices))
     priced.check_names((file.stem for file in accelerators_dir().glob("*.toml")), machines)
+    monthly = _monthly(per_month)
+    if monthly is not None:
+        if rate is not None:
+            raise HwsimError("rate and requests per month: one of them is enough")
+        demand = replace(demand, rate_per_s=monthly / (_MONTH_S * priced.assumed("utilization")))
     rows: list[dict[str, Any]] = []
     behind: dict[int, Contender] = {}
     for acc in machines:
@@ -227,11 +260,16 @@ def compare(
         for size in asked or (_best_batch(contender, demand, largest),):
             rows.append(_row(contender, contender.at(size), demand, priced, largest))
             behind[id(rows[-1])] = contender
+            if monthly is not None and rows[-1]["usd_per_million"] is not None:
+                rows[-1]["usd_per_month"] = rows[-1]["usd_per_million"] * monthly / 1e6
+    mark(rows)
     rows, ranked_by = _rank(rows)
     for row in rows[:suggest]:
         contender, size = behind[id(row)], row["batch"]
         row["next"] = next_steps(contender, contender.at(size), demand, row["largest_batch"], asked is None)
-    return Comparison(net, options, demand, priced, rows, ranked_by, _passes(machines, rows))
+    contenders = {c.acc.target: c for c in behind.values()}
+    order = {acc.target: contenders[acc.target] for acc in machines}
+    return Comparison(net, options, demand, priced, rows, ranked_by, _passes(machines, rows), order, monthly)
 
 
 def _passes(machines: Sequence[Accelerator], rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -255,6 +293,17 @@ def _quantity(name: str, value: str | float | None, of: str) -> float | None:
         raise HwsimError(f"{name} must be text with a unit or a number, not {value!r}")
     if not 0 < number <= 1e12:
         raise HwsimError(f"{name} must be more than nothing and at most 1e12, not {value!r}")
+    return number
+
+
+def _monthly(value: str | float | None) -> float | None:
+    """Requests a month, from a number or text as 3M."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"\s*(\d[\d_]{0,15}(?:\.\d{0,9})?(?:e\d{1,2})?)\s*([kMG]?)\s*", str(value))
+    number = float(match.group(1)) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match.group(2)] if match else 0.0
+    if not 0 < number <= 1e15:
+        raise HwsimError(f"requests per month must be a number as 3000000 or 3M, not {str(value)[:40]!r}")
     return number
 
 

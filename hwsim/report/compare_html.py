@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hwsim
 from hwsim.comparison import Comparison
+from hwsim.comparison.frontier import pareto
 from hwsim.report.figures import CAUSE_COLOURS, colours, parts_of, si, stacked_bar, text
 from hwsim.report.page import answer_cards, page, section
 from hwsim.report.scatter import Mark, scatter
@@ -154,17 +155,6 @@ def _ranking(comparison: Comparison, fitting: Sequence[Row]) -> str:
         f"<caption hidden>Machines, best first</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
     return section("ranking", "Ranking", f"Ranked by {text(comparison.ranked_by)}.", table + notes, "long")
-
-
-def pareto(rows: Iterable[Row], *costs: Callable[[Row], float | None]) -> list[Row]:
-    """Return the rows that no other row beats or equals in every cost while being better in one (lower is better)."""
-    told = [(row, [cost(row) for cost in costs]) for row in rows]
-    known = [(row, [float(v) for v in values if v is not None]) for row, values in told if None not in values]
-
-    def beaten(mine: list[float]) -> bool:
-        return any(all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine for _, other in known)
-
-    return [row for row, mine in known if not beaten(mine)]
 
 
 def _pareto(comparison: Comparison, fitting: Sequence[Row]) -> str:

@@ -27,7 +27,10 @@ def comparison_text(comparison: Comparison) -> str:
         asked.append(f"objective {format_quantity(comparison.demand.objective_s, 'time')}")
     if comparison.demand.rate_per_s is not None:
         asked.append(f"rate {format_quantity(comparison.demand.rate_per_s, 'rate')}")
-    parts = [", ".join(asked), _ranking(comparison), _refusals(rows), _working(rows), _next(rows), _notes(comparison)]
+    if comparison.per_month is not None:
+        asked.append(f"{comparison.per_month:,.0f} requests a month")
+    parts = [", ".join(asked), _ranking(comparison), _front(comparison), _refusals(rows)]
+    parts += [_working(rows), _next(rows), _notes(comparison)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -76,6 +79,41 @@ def _count(value: int) -> str:
 def _short(value: float) -> str:
     """Three significant digits, in powers of ten where a plain number would be long."""
     return significant(value) if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.3g}"
+
+
+def _front(comparison: Comparison) -> str:
+    """What nothing beats, and what it is a month."""
+    lines = []
+    if len(comparison.rows) > 1 and comparison.front:
+        names = ", ".join(_named(row, comparison.rows) for row in comparison.front)
+        lines.append(_item(f"Nothing beats in latency, energy and cost together: {names}"))
+    monthly = [row for row in comparison.rows if row["usd_per_month"] is not None]
+    if monthly:
+        told = ", ".join(f"{_named(row, comparison.rows)} ${_short(row['usd_per_month'])}" for row in monthly)
+        lines.append(_item(f"A month: {told}"))
+    return "\n".join(lines)
+
+
+def break_even_text(comparison: Comparison) -> str:
+    """Return who is cheapest at which request rate, as a table, and who is not in it and why."""
+    found = comparison.break_even
+    header = ("requests/s from", "to", "cheapest", "$/M inf from", "to", "units at the end")
+    cells = [
+        [
+            _rate(s.low_per_s), "and up" if s.high_per_s is None else _rate(s.high_per_s), s.target,
+            _short(s.usd_per_million_low), _short(s.usd_per_million_high), _count(s.units_high),
+        ]
+        for s in found.segments
+    ]  # fmt: skip
+    lines = ["Cheapest by request rate (each machine's cheapest batch in time, as many machines as the rate needs)"]
+    lines += [table(header, cells, left=(2,))] if cells else ["  nobody: no price is known, or nobody is in time"]
+    lines += [_item(f"no price is known of {', '.join(found.unpriced)}")] if found.unpriced else []
+    lines += [_item(f"never in time: {', '.join(found.late)}")] if found.late else []
+    return "\n".join(lines)
+
+
+def _rate(value: float) -> str:
+    return f"{float(f'{value:.3g}'):.9g}"
 
 
 def _refusals(rows: list[dict[str, Any]]) -> str:
