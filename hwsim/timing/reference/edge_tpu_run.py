@@ -57,7 +57,7 @@ def _link(step: Step, tensor: Tensor, link: Link, start_s: float) -> int:
     seconds += step.streamed / link.to_chip_bytes_per_s
     if step.outputs:
         seconds += play(link, [Message(step.outputs, 0.0, start_s, True)])[0][1]
-    return math.ceil(seconds * tensor.clock_hz)
+    return int(math.ceil(seconds * tensor.clock_hz))
 
 
 def _repeats(op: Op) -> int:
