@@ -109,6 +109,11 @@ class Result:
             self.notes = (*self.notes, early)
         self.constants = constants
 
+    @property
+    def compiler_log(self) -> str:
+        """What the machine's own compiler would print of the network; empty where it prints none."""
+        return ""
+
     # -- totals --------------------------------------------------------------------------------------------------
 
     @property

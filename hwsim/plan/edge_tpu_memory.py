@@ -143,19 +143,28 @@ class Cache:
 
 
 def staging_bytes(ops: Sequence[Op], acc: Accelerator, constants: Mapping[str, float]) -> int:
-    """Return the wide memory of a tile that is kept free for weights on their way from tile to tile.
+    """Return the wide memory of a tile that is kept free for weights on their way; none without convolutions.
 
-    Two blocks of filters of a row of cells, as deep as the compiler is taken to cut them; none without convolutions.
+    The most of what logs were seen to leave out: a floor; two blocks of filters of a row of cells where a tile has many
+    places to use them at; a share of the largest operator that is split over the tiles.
     """
     tensor = acc.section("tensor", Tensor)
-    most = 0
+    macs = tensor.cell_macs
+    most = split = 0.0
     for op in ops:
-        if op.code in ("CONV_2D", "TRANSPOSE_CONV") and op.out.y * op.out.x > 1 and op.inputs:
-            rows, _ = weight_rows(op, tensor.cell_macs)
-            taps = max(1, rows // max(1, up(op.inputs[0].z, tensor.cell_macs)))
-            deep = min(up(op.inputs[0].z, tensor.cell_macs), int(constants["staged_channels"]))
-            most = max(most, 2 * taps * deep * tensor.cells, round(constants["staging"] / tensor.tiles))
-    return most
+        if op.code not in ("CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED") or not op.inputs:
+            continue
+        if op.out.y * op.out.x == 1:
+            own = min(parameters(op, acc, constants).tile, acc.memory["wide"].capacity_bytes // tensor.tiles)
+            split = max(split, constants["staged_split"] * own)
+            continue
+        most = max(most, constants["staging"] / tensor.tiles)
+        places = -(-op.out.y // tensor.tiles_y) * -(-op.out.x // tensor.tiles_x)
+        if places > constants["staged_places"]:
+            deep = up(op.inputs[0].z, macs)
+            taps = max(1, weight_rows(op, macs)[0] // deep)
+            most = max(most, 2 * taps * min(deep, constants["staged_channels"]) * tensor.cells)
+    return round(max(most, split)) if most else 0
 
 
 def fill(each: Sequence[Parameters | None], tile_bytes: int, tiles: int, used_tile: int = 0) -> Cache:

@@ -90,10 +90,12 @@ def figures(rows: Sequence[Outcome], folder: Path) -> None:
     ends = np.array([0.2, 2000])
     axis.plot(ends, ends, "k-", lw=0.8)
     axis.fill_between(ends, ends / 1.3, ends * 1.3, color="k", alpha=0.08, lw=0)
-    axis.set(xlabel="measured, ms", ylabel="predicted, ms", xlim=ends, ylim=ends, title="Edge TPU: one run (band: 30 %)")
+    axis.set(
+        xlabel="measured, ms", ylabel="predicted, ms", xlim=ends, ylim=ends, title="Edge TPU: one run (band: 30 %)"
+    )
     axis.legend(fontsize=7, title="median error", title_fontsize=7)
     fig.tight_layout()
-    fig.savefig(folder / "edge_tpu_scatter.png", dpi=130)
+    fig.savefig(folder / "scatter.png", dpi=130)
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.8))
     for axis, words, title in (
         (axes[0], "dense_100_", "fully connected 100 x 100"), (axes[1], "conv_32x7", "7x7 convolutions, 32 channels"),
@@ -108,7 +110,7 @@ def figures(rows: Sequence[Outcome], folder: Path) -> None:
     axes[0].set_ylabel("ms (points: measured, lines: predicted)")
     axes[0].legend(fontsize=8)
     fig.tight_layout()
-    fig.savefig(folder / "edge_tpu_streaming.png", dpi=130)
+    fig.savefig(folder / "streaming.png", dpi=130)
 
 
 def layers(o: Outcome) -> int:
@@ -133,7 +135,9 @@ def main() -> None:
         print(f"  {o.case.target:40} {o.case.what[:44]:44} ratio {o.ratio:.2f}  ({o.case.excluded[:60]})")
     tables = [o for o in (*rows, *left) if o.case.size == "table"]
     e = errors(tables)
-    print(f"Coral tables with those too: {len(e)} rows, median {np.median(e):.1f} %, {100 * np.mean(e <= 30):.0f} % within 30 %")
+    print(
+        f"Coral tables with those too: {len(e)} rows, median {np.median(e):.1f} %, {100 * np.mean(e <= 30):.0f} % within 30 %"
+    )
     if args.figures:
         figures(rows, args.figures)
 

@@ -17,7 +17,6 @@ from hwsim.timing.reference.edge_tpu_tiles import step_channels, step_tiles
 from hwsim.timing.reference.link_simpy import play
 from hwsim.timing.reference.pipeline_simpy import TwinTiming, simulate
 
-
 Step = Any  # hwsim.plan.edge_tpu_plan.Step, and below .edge_tpu_graph.Op: the plan's rooms lie above this one
 Op = Any
 
@@ -50,14 +49,15 @@ def run_slowly(
 
 def _link(step: Step, tensor: Tensor, link: Link, start_s: float) -> int:
     """Clocks of what a step sends: each message alone, streamed parameters in one piece."""
-    seconds = 0.0
+    seconds: float = 0.0
     for nbytes in (step.inputs, step.code):
         if nbytes:
             seconds += play(link, [Message(nbytes, 0.0, start_s)])[0][1]
     seconds += step.streamed / link.to_chip_bytes_per_s
     if step.outputs:
         seconds += play(link, [Message(step.outputs, 0.0, start_s, True)])[0][1]
-    return int(math.ceil(seconds * tensor.clock_hz))
+    clocks: int = math.ceil(seconds * tensor.clock_hz)
+    return clocks
 
 
 def _repeats(op: Op) -> int:
