@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    found = validate(args.suites or None, devices=args.device, families=args.family, data=args.data)
+    found = validate(
+        args.suites or None, devices=args.device, families=args.family, data=args.data, excluded=args.excluded
+    )
     if args.csv == "-" or args.markdown == "-":
         print(found.to_csv() if args.csv == "-" else markdown(found, tuple(args.by.split(","))), end="")
     else:

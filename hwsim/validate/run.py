@@ -23,6 +23,8 @@ SUITES: dict[str, str] = {
     "tpu-v4": "hwsim.validate.tpu_v4",
     "cpu": "hwsim.validate.cpu",
     "edge-tpu": "hwsim.validate.edge_tpu",
+    "gpu-gemm": "hwsim.validate.gpu_gemm",
+    "gpu-networks": "hwsim.validate.gpu_networks",
 }
 
 
@@ -68,9 +70,8 @@ class Validation:
         out.writerow([*names, "measured", "predicted", "roofline", "error_pct", "refused"])
         for o in self.outcomes:
             cells = [getattr(o.case, n) for n in names]
-            out.writerow(
-                [*cells, *(f"{v:.6g}" for v in (o.case.measured, o.predicted, o.roofline, o.error_pct)), o.refused]
-            )
+            numbers = (o.case.measured, o.predicted, o.roofline, o.error_pct)
+            out.writerow([*cells, *("" if math.isnan(v) else f"{v:.6g}" for v in numbers), o.refused])
         if path is not None:
             write_whole(path, buffer.getvalue())
         return buffer.getvalue()
@@ -82,12 +83,14 @@ def validate(
     devices: Sequence[str] = (),
     families: Sequence[str] = (),
     data: str | Path | None = None,
+    excluded: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Validation:
     """Return predictions for every measured row of ``suites`` (all by default) on ``devices`` or ``families``.
 
     ``data`` is a folder with the measured tables (default: those that ship with hwsim). Duplicate rows, the same
-    question to the same machine in one group, count once, with the median of their measurements. ``progress`` is told
+    question to the same machine in one group, count once, with the median of their measurements. Rows that a rule leaves
+    out are answered only with ``excluded``, and never count. ``progress`` is told
     suite, rows done and rows in all. Raises HwsimError for an unknown suite, device or family.
     """
     names = [suites] if isinstance(suites, str) else list(suites or SUITES)
@@ -118,7 +121,9 @@ def validate(
         if progress is not None:
             progress(name, 0, len(chosen))
         try:
-            outcomes += module.predict(chosen)
+            asked = [c for c in chosen if excluded or not c.excluded]
+            outcomes += module.predict(asked)
+            outcomes += [] if excluded else [Outcome(c) for c in chosen if c.excluded]
         except (KeyError, ValueError, IndexError) as error:
             raise HwsimError(f"suite {name}: a row of {folder} is not what it should be: {error!r}") from error
         if progress is not None:

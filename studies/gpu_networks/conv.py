@@ -9,15 +9,9 @@ algorithms are kept (a library may choose them, this model has none).
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from rows import read
 
 from hwsim.machine import load_accelerator
 from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
@@ -25,6 +19,8 @@ from hwsim.plan.gpu_plan import STACKS, GpuTarget, make_gpu_plan
 from hwsim.plan.gpu_precision import multiply_gpu
 from hwsim.plan.precision import parse_precision
 from hwsim.schedule.gpu_view import gpu_view
+from hwsim.validate.gpu_network_rows import read
+from hwsim.validate.measured import measured_dir
 
 MACHINES = {"A100-PCIE-80GB": "a100-pcie-80gb", "T4": "t4", "V100-PCIE-32GB": "v100-pcie", "V100": "v100-sxm2"}
 
@@ -32,7 +28,7 @@ MACHINES = {"A100-PCIE-80GB": "a100-pcie-80gb", "T4": "t4", "V100-PCIE-32GB": "v
 def rows() -> list[dict[str, Any]]:
     """Comparable rows as numbers."""
     out = []
-    for r in read("measured_conv.csv.gz"):
+    for r in read(measured_dir(), "measured_conv"):
         if r["device"] not in MACHINES:
             continue
         stride = [int(v) for v in r["stride"].split("x")]

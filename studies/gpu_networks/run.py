@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from rows import RULES, Row, network_rows, neusight_rows, trtutils_rows
-
 import hwsim
 from hwsim.errors import HwsimError
+from hwsim.validate.gpu_network_rows import RULES, Row, network_rows, neusight_rows, trtutils_rows
+from hwsim.validate.measured import measured_dir
 
 
 def predict(row: Row) -> dict[str, Any]:
@@ -69,8 +66,12 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="excluded rows too, where they can be run")
     parser.add_argument("--csv", default="")
     parser.add_argument("--rows", action="store_true", help="print every row")
+    parser.add_argument("--data", help="a folder with the measured tables (default: those hwsim ships)")
     args = parser.parse_args()
-    rows = [r for r in [*network_rows(), *trtutils_rows(), *neusight_rows()] if args.all or not r.excluded]
+    folder = measured_dir(args.data)
+    rows = [
+        r for r in [*network_rows(folder), *trtutils_rows(folder), *neusight_rows(folder)] if args.all or not r.excluded
+    ]
     rows = [r for r in rows if args.source in r.source and args.machine in r.machine and args.model in r.model]
     scored: list[dict[str, Any]] = []
     refused: dict[str, int] = {}

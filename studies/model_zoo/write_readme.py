@@ -22,7 +22,7 @@ check sums at the symbols' default values. The files hold shapes only, no weight
   their headers say what is assumed. Published figures they must equal: `studies/model_zoo/published_built.csv`.
 - **Exported** traces come from `studies/model_zoo/export_torch.py` (torchvision, timm, transformers, diffusers through
   torch.export); their published figures are in the headers.
-- `studies/model_zoo/measured_names.csv` says which trace stands for each name in the measured tables, and why a name
+- `hwsim/validate/measured_names.csv` says which trace stands for each name in the measured tables, and why a name
   has none.
 - The layer shapes of the six `tpu1_*` applications were never published: they are reconstructions.
 - Parameters count batch-norm scales and shifts and every embedding row once; a figure published for inference usually

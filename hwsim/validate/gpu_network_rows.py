@@ -1,20 +1,19 @@
-"""The comparable rows of the measured files, by the rules of rules.toml: what to simulate, and what was measured."""
+"""The comparable rows of networks on GPUs, by the rules of gpu_network_rules.toml: what to simulate, what was measured."""
 
 from __future__ import annotations
 
 import csv
-import gzip
-import os
 import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hwsim.validate.measured import find, table
+
 HERE = Path(__file__).parent
-REFERENCE = Path(os.environ.get("HWSIM_REFERENCE", "/work/shared/reference"))
-NAMES = HERE.parent / "model_zoo" / "measured_names.csv"
-RULES = tomllib.loads((HERE / "rules.toml").read_text(encoding="utf-8"))
+NAMES = HERE / "measured_names.csv"
+RULES = tomllib.loads((HERE / "gpu_network_rules.toml").read_text(encoding="utf-8"))
 
 # Submission systems of MLPerf and table headings, by pattern: the machine file (and mode) that stands for them.
 # FasterTransformer's ViT and Swin tables: A100 with 1215 MHz memory on Xeon Gold 6132 hosts (docs/vit_guide.md), which have
@@ -87,12 +86,10 @@ class Row:
         )
 
 
-def read(name: str) -> list[dict[str, str]]:
-    """The rows of a measured file."""
-    path = REFERENCE / name
-    opener = gzip.open if name.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8", newline="") as file:  # type: ignore[operator]
-        return list(csv.DictReader(file))
+def read(folder: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a measured file; none where the folder lacks it."""
+    path = find(folder, name)
+    return [] if path is None else list(table(path))
 
 
 def zoo_names() -> dict[str, tuple[str, str]]:
@@ -109,12 +106,12 @@ def machine_of(device: str, variant: str) -> str:
     return ""
 
 
-def network_rows() -> list[Row]:
+def network_rows(folder: Path) -> list[Row]:
     """All GPU rows of measured_networks with latency or throughput, each with the rule that excludes it, if any."""
     names = zoo_names()
     found: list[Row] = []
     batches: dict[tuple[str, str, str], str] = {}
-    rows = [r for r in read("measured_networks.csv.gz") if r["metric"] in ("latency_ms", "throughput_ips")]
+    rows = [r for r in read(folder, "measured_networks") if r["metric"] in ("latency_ms", "throughput_ips")]
     for r in rows:
         if r["scenario"] == "offline" and r["batch"]:
             key = (r["device"], r["model"], r["precision"] + ("b" if r["group"] in BRATS else ""))
@@ -249,12 +246,12 @@ TRTUTILS = {
 }  # fmt: skip
 
 
-def trtutils_rows() -> list[Row]:
+def trtutils_rows(folder: Path) -> list[Row]:
     """Engine-only latencies of detection networks on Jetson and GeForce (measured_jetson_networks, trtutils)."""
     with NAMES.open(encoding="utf-8", newline="") as file:
         names = {r["name"]: r["trace"] for r in csv.DictReader(file) if r["table"] == "jetson_networks"}
     out = []
-    for r in read("measured_jetson_networks.csv.gz"):
+    for r in read(folder, "measured_jetson_networks"):
         machine, trace = TRTUTILS.get(r["device"], ""), names.get(r["network"], "")
         if r["engine"] != "tensorrt" or not machine or not trace:
             continue
@@ -262,13 +259,14 @@ def trtutils_rows() -> list[Row]:
         out.append(
             Row(
                 "trtutils", r["device"], machine, r["network"], trace, int(r["batch"]), (("H", height), ("W", width)), "fp16",
-                "dense", RULES["source"]["trtutils"]["stack"], float(r["latency_ms"]) / 1e3, "engine only", "TensorRT", r["source"],
+                "dense", RULES["source"]["trtutils"]["stack"], float(r["latency_ms"]) / 1e3, "engine only", "TensorRT",
+                r["source"],
             )
         )  # fmt: skip
     return out
 
 
-def neusight_rows() -> list[Row]:
+def neusight_rows(folder: Path) -> list[Row]:
     """Inference of language models in eager PyTorch, fp32 (measured_gpu_networks), single GPU."""
     traces = {"gpt2_large": "gpt2_large", "gpt3_27": "gpt3_2.7b", "opt_13": "opt_1.3b"}
     devices = {
@@ -277,7 +275,7 @@ def neusight_rows() -> list[Row]:
         "Tesla_P100-PCIE-16GB": "p100-pcie", "Tesla_P4": "p4",
     }  # fmt: skip
     out = []
-    for r in read("measured_gpu_networks.csv.gz"):
+    for r in read(folder, "measured_gpu_networks"):
         machine = next((m for d, m in devices.items() if d.lower() == r["device"].replace(" ", "_").lower()), "")
         trace = traces.get(r["model"], "")
         excluded = "" if machine and trace and r["mode"] == "inf" and r["variant"] in ("", "fusion") else "no trace"
