@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", action="append", default=[], help="only rows of this device or target (repeatable)")
     parser.add_argument("--family", action="append", default=[], help="only rows of this family (repeatable)")
     parser.add_argument("--data", metavar="DIR", help="a folder with the measured tables, those not shared included")
+    parser.add_argument("--excluded", action="store_true", help="answer the rows that rules leave out too (in the CSV)")
     parser.add_argument(
         "--by", default="suite,target,precision", help="what to group by: suite, target, precision, size, …"
     )

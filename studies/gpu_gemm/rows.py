@@ -24,7 +24,7 @@ from hwsim.timing.gpu_gemm import Gemms, Surroundings, best_gemm, found_share, g
 from hwsim.timing.gpu_kind import GemmKind
 from hwsim.timing.gpu_quant import cast_chain
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[2] / "hwsim" / "validate"  # the tables of the suite gpu-gemm
 MACHINES = {
     "V100-PCIE-32GB": "v100-pcie", "V100": "v100-sxm2", "T4": "t4", "A100-PCIE-40GB": "a100-pcie-40gb",
     "A100-PCIE-80GB": "a100-pcie-80gb", "A100-SXM4-80GB": "a100-sxm4-80gb", "A100-80GB": "a100-sxm4-80gb",
@@ -45,7 +45,7 @@ def reference_dir(data: str | None = None) -> Path:
 
 def rules() -> pd.DataFrame:
     """Return the exclusion rules."""
-    return pd.read_csv(HERE / "exclusions.csv", comment="#")
+    return pd.read_csv(HERE / "gpu_gemm_exclusions.csv", comment="#")
 
 
 def load(data: str | None = None, *, exclude: bool = True) -> pd.DataFrame:
@@ -94,7 +94,7 @@ def _machine(name: str) -> GpuView:
 
 @cache
 def _sources() -> pd.DataFrame:
-    return pd.read_csv(HERE / "sources.csv", comment="#").fillna("")
+    return pd.read_csv(HERE / "gpu_gemm_sources.csv", comment="#").fillna("")
 
 
 def source_of(src: str, framework: str, name: str, dtype: str) -> Any:

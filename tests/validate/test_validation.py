@@ -112,3 +112,27 @@ def test_hostile_tables_are_refused(tmp_path: Path) -> None:
         table.cache_clear()
         with pytest.raises(HwsimError):
             validate("tpu-v3", data=tmp_path)
+
+
+def test_matrix_products_of_gpus_meet_their_bars() -> None:
+    """All rows of the shipped table; a fifth of the (N, K) pairs at most was fitted on (studies/gpu_gemm)."""
+    found = validate("gpu-gemm")
+    assert found.exclusions()["host-timed"] == 12
+
+    def bar(target: str, *formats: str) -> float:
+        return score([o for o in found.counted if o.case.target == target and o.case.precision in formats]).median_pct
+
+    assert bar("a100-sxm4-80gb", "bf16") < 6 and bar("h100-sxm", "fp32") < 12
+    assert bar("l40s", "bf16") < 9 and bar("b200", "bf16") < 9
+    for target in ("a100-pcie-40gb", "a100-pcie-80gb", "l4", "t4", "v100-pcie"):
+        assert bar(target, "fp32") < 12
+    whole = score(found.counted)
+    assert whole.rows > 20_000 and whole.refused == 0 and whole.rank > 0.99
+    assert whole.median_pct < whole.roofline_median_pct / 3
+
+
+def test_networks_on_gpus_are_compared_by_rules() -> None:
+    found = validate("gpu-networks", devices=["t4"])
+    assert found.exclusions() and not any(o.refused for o in found.counted)
+    told = score(found.counted)
+    assert told.rows > 40 and told.rank > 0.95 and told.median_pct < told.roofline_median_pct / 2
