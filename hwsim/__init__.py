@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hwsim.api import conv2d, list_accelerators, list_networks, matmul
     from hwsim.comparison import compare
+    from hwsim.comparison.sparsity import sparsity_map
     from hwsim.errors import HwsimError
     from hwsim.execution.numerics_report import numerics
     from hwsim.execution.run import execute
@@ -37,6 +38,7 @@ _HOME = {
     "numerics": "hwsim.execution.numerics_report",
     "serve": "hwsim.serving",
     "simulate": "hwsim.simulation",
+    "sparsity_map": "hwsim.comparison.sparsity",
     "verify": "hwsim.execution.verification",
 }
 
@@ -58,6 +60,7 @@ __all__ = [
     "numerics",
     "serve",
     "simulate",
+    "sparsity_map",
     "verify",
 ]
 
