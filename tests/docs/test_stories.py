@@ -301,11 +301,18 @@ def story_20() -> None:
 
 
 def story_21() -> None:
-    idle, busy = of(21)
+    idle, busy, over = of(21)
     cost = [{name: float(re.sub(r" b$", "", cells[-2])) for name, cells in rows(text).items()} for text in (idle, busy)]
     assert min(cost[0], key=cost[0].__getitem__) == "raspberry-pi-5"
     assert cost[0]["t4"] > 1000 * cost[1]["t4"]  # an idle card is paid for all the same
     assert "given by the user" in idle
+    segments = [
+        line.split()
+        for line in over[over.index("Cheapest by") :].splitlines()
+        if re.match(r" +[\d.]+ +(\d|and up)", line)
+    ]
+    assert segments[0][2] == "raspberry-pi-5" and "jetson-orin-nano:15w" in segments[-1]  # small traffic, small board
+    assert len(segments) > 2  # one more machine at a time
 
 
 def story_22() -> None:
