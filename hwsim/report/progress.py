@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, what: str, total: float = 0.0, stream: TextIO | None = None) -> None:
         self.what, self.total, self.done = what, total, 0.0
         self.stream = sys.stderr if stream is None else stream
-        self._begin = time.monotonic()
+        self._begin = time.monotonic()  # of the work, or of its last new start
         self._next = self._begin + _PATIENCE_S
         self._shown = 0
         self._on = _is_terminal(self.stream)
@@ -39,7 +39,12 @@ class Progress:
             self._shown = 0
 
     def at(self, done: float, what: str | None = None) -> None:
-        """Say how much is done, of the total (or as a count, without one), and what is being done."""
+        """Say how much is done, of the total (or as a count, without one), and what is being done.
+
+        Less than before is a new start: the time left is told of this round alone.
+        """
+        if done < self.done:
+            self._begin = time.monotonic()
         self.done = done
         self.what = self.what if what is None else what
         if self._on and time.monotonic() >= self._next:
@@ -66,7 +71,7 @@ class Progress:
         tail = f" {100 * share:3.0f} %"
         width = min(40, room - len(self.what) - len(tail) - len(left) - 3)
         if width < 5:
-            return f"{self.what}{tail}"[:room] if len(tail) < room else tail.strip()[:room]
+            return self.what[: room - len(tail)] + tail if len(tail) < room else tail.strip()[:room]
         filled = int(share * width)
         return f"{self.what} [{'#' * filled}{'-' * (width - filled)}]{tail}{left}"
 

@@ -29,7 +29,7 @@ from hwsim.serving.fleet import (
 )
 from hwsim.serving.host import Host
 from hwsim.serving.load import Lengths, Load, make_load
-from hwsim.serving.search import Found, Tell
+from hwsim.serving.search import Found, Note, Tell
 from hwsim.serving.service import BETWEEN
 from hwsim.serving.setup import ORDERS, ROUTINGS
 from hwsim.serving.token_answer import TokenGroup, TokenQuestion, TokenServing
@@ -186,7 +186,7 @@ def serve(
             (pre, post, image),
         )  # fmt: skip
     copies = _copies(machines, sum(g.count for g in question.groups))
-    with Progress("serving") as bar:
+    with Progress("serving", load.count) as bar:
         tell = _teller(bar) if progress else _quiet
         if copies is None:
             found = search.smallest_fleet(question, load, tell)
@@ -319,7 +319,16 @@ def _with_search(found: Found, what: str) -> Serving | TokenServing:
 
 
 def _teller(bar: Progress) -> Tell:
-    return lambda what: bar.step(f"serving {what}, run")
+    """One bar for all runs of a search: it starts anew with each, and counts them."""
+    runs = 0
+
+    def tell(what: str) -> Note:
+        nonlocal runs
+        runs += 1
+        bar.at(0, f"serving {what}" + (f", run {runs}" if runs > 1 else ""))
+        return bar.at
+
+    return tell
 
 
 def _quiet(what: str) -> None:

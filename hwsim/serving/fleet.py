@@ -193,6 +193,8 @@ def _kind(group: Group, swap_bytes_per_s: float | None) -> Kind:
     runs = [i for i, t in enumerate(group.tables) if t is not None]
     weights = [0 if t is None else s.at(1).weight_bytes for s, t in zip(group.services, group.tables, strict=True)]
     room = min(group.services[i].room_bytes(t.largest) for i in runs if (t := group.tables[i]) is not None)
+    if group.services[0].alone:
+        weights, room = [min(1, w) for w in weights], 1
     swaps = [0] * len(group.tables)
     if sum(weights) > room and len(runs) > 1:
         for i in runs:

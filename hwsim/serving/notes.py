@@ -109,6 +109,12 @@ def _fits(serving: Serving) -> list[str]:
                 for model, ns in zip(serving.question.models, kind.swap_ns, strict=True)
                 if ns
             )
+            if group.services[0].alone:
+                out.append(
+                    f"{group.acc.target}: the chip keeps the parameters of one network at a time (compiled apart); a change "
+                    f"takes {times}, as a cold run does"
+                )
+                continue
             need, room = size(sum(kind.weight_bytes)), size(kind.capacity_bytes)
             out.append(
                 f"{group.acc.target}: the networks take turns in memory ({need} of weights, room for {room}); loading one "

@@ -14,7 +14,8 @@ _CLOSE = 0.005  # a rate is found to half a per cent
 _LOWEST = 1e-4  # of what the machines do at their best: a lower rate is not looked for
 MOST_COPIES = 16_384
 
-Tell = Callable[[str], None]
+Note = Callable[[int], None]  # told how many requests of a run have come
+Tell = Callable[[str], Note | None]  # told what is about to be run
 
 
 class Asked(Protocol):
@@ -36,7 +37,7 @@ class Asked(Protocol):
     def reachable(self) -> bool:
         """Whether requests that meet empty machines would meet the objective."""
 
-    def run(self, load: Load) -> Answer:
+    def run(self, load: Load, progress: Note | None = None) -> Answer:
         """Run it."""
 
 
@@ -55,10 +56,7 @@ class Found:
 
 def best_run(question: Asked, load: Load, tell: Tell) -> Found:
     """Return the run of the variant that answers most requests in time, then the one that answers sooner."""
-    runs = []
-    for variant in question.variants():
-        tell("requests")
-        runs.append(variant.run(load))
+    runs = [variant.run(load, tell("requests")) for variant in question.variants()]
     best = min(runs, key=lambda run: (-(run.in_time or 0.0), run.latency.mean_s))
     return Found(best, None, None, len(runs))
 
@@ -82,8 +80,7 @@ def _highest(question: Asked, load: Load, tell: Tell) -> Found:
     def at(rate: float) -> Answer:
         nonlocal runs
         runs += 1
-        tell(f"requests at {rate:.4g}/s")
-        return question.run(load.at(rate))
+        return question.run(load.at(rate), tell(f"requests at {rate:.4g}/s"))
 
     rate = most
     seen = at(rate)
@@ -131,8 +128,7 @@ def _smallest(question: Asked, load: Load, tell: Tell) -> Found:
     def at(copies: int) -> Answer:
         nonlocal runs
         runs += 1
-        tell(f"requests on {copies} cop{'y' if copies == 1 else 'ies'}")
-        return question.times(copies).run(load)
+        return question.times(copies).run(load, tell(f"requests on {copies} cop{'y' if copies == 1 else 'ies'}"))
 
     low = max(0, int(0.98 * (load.asked_per_s or 0.0) / question.most_per_s(load)) - 1)  # probably too few
     high, step = low + 1, 1

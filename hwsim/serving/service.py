@@ -172,11 +172,18 @@ class Service:
             return 1 << 62  # weights live nowhere that could be full
         return max(0, capacity - self.at(largest).other_bytes)
 
-    def swap_s(self, bytes_per_s: float | None) -> float:
-        """Return seconds to load the weights over the link to the host, or at a given rate.
+    @property
+    def alone(self) -> bool:
+        """Whether the machine keeps one network's parameters at a time: an Edge TPU, of networks compiled apart."""
+        return self.acc.family == "edge-tpu"
 
-        Raises HwsimError when neither is known.
+    def swap_s(self, bytes_per_s: float | None) -> float:
+        """Return seconds to load the weights: over the link to the host, at a given rate, or as a cold run says.
+
+        Raises HwsimError when it is not known.
         """
+        if self.alone and bytes_per_s is None:
+            return max(0.0, self.result(1, cache="cold").latency_s - self.at(1).latency_s)
         host = self.acc.host
         link = min(host.bandwidth_bytes_per_s, host.to_chip_bytes_per_s) if bytes_per_s is None else bytes_per_s
         if math.isinf(link):

@@ -342,6 +342,7 @@ def test_the_bar_fits_every_terminal() -> None:
         line = bar.line(12.0, columns)
         assert len(line) <= max(1, columns - 1) and line.isprintable()
     assert "37 %" in bar.line(12.0, 80) and "0:20 left" in bar.line(12.0, 80)
+    assert bar.line(12.0, 20).endswith(" 37 %") and bar.line(12.0, 20).startswith("serving")
     assert Progress("counting").line(3.0, 80) == "counting 0, 0:03"
 
 
@@ -385,3 +386,15 @@ def test_nobody_is_counted_twice_when_all_are_dropped() -> None:
     statuses = seen.outcome.status
     assert int(np.count_nonzero(statuses == SERVED)) + sum(seen.dropped.values()) == len(statuses)
     assert seen.to_json() and seen.to_csv()
+
+
+def test_an_edge_tpu_keeps_one_network_at_a_time() -> None:
+    both = {"mobilenet_v1": 1.0, "mobilenet_v2": 1.0}
+    seen = hwsim.serve(both, "coral-usb", rate="20/s", precision="int8", requests=200, max_batch=1)
+    batches = seen.outcome.batches
+    changes = int(np.count_nonzero(np.diff(batches["model"]))) + int(batches["model"][0] != 0)
+    assert int(np.count_nonzero(batches["loading_ns"])) == changes > 20
+    for m, name in enumerate(both):
+        cold, warm = (hwsim.simulate(name, "coral-usb", precision="int8", cache=c).latency_s for c in ("cold", "warm"))
+        assert batches["loading_ns"][batches["model"] == m].max() == pytest.approx((cold - warm) * 1e9, abs=1)
+    assert any("one network at a time" in note for note in seen.notes)
