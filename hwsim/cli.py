@@ -275,11 +275,10 @@ def _run(args: argparse.Namespace) -> int:
     if "-" in paths:
         return 0
     print(text.summary(result))
-    log = getattr(result, "compiler_log", "")
-    if log:
-        print("\n" + log)
     if around is not None:
         print(text.pipeline(around))
+    if result.compiler_log:
+        print("\n" + result.compiler_log)
     print()
     count = None if args.layers else args.top or 12
     total = len(result.kernels)

@@ -200,19 +200,14 @@ def detail_table(result: Result) -> str:
 
 
 def notes(result: Result) -> str:
-    """Return the notes: choices made, what is not modelled, and the assumed numbers behind the answer.
-
-    Where the machine's compiler prints a log, that comes first.
-    """
+    """Return the notes: choices made, what is not modelled, and the assumed numbers behind the answer."""
     lines = [_bullet(note) for note in result.notes]
     assumed = result.assumptions
     if assumed:
         lines.append(_bullet(f"{len(assumed)} assumed numbers (hwsim show {result.accelerator.id} lists sources):"))
         lines += [textwrap.fill(text, 118, initial_indent="      ", subsequent_indent="        ") for text in assumed]
     lines.append(_bullet(f"plan {result.plan.digest}, machine {result.accelerator.digest}"))
-    log = result.compiler_log
-    told = f"Compiler log\n{textwrap.indent(log, '  ')}\n\n" if log else ""
-    return f"{told}Notes\n" + "\n".join(lines)
+    return "Notes\n" + "\n".join(lines)
 
 
 def _bullet(text: str) -> str:
