@@ -299,7 +299,9 @@ class Result:
             )
             work = min(work, kernel.macs)  # experts of uneven load are scheduled as if even
             rate = kernel.multiply.rate / kernel.multiply.passes if kernel.multiply else 1.0
-            compute_s = work / (totals.peak_macs * rate * clock)
+            # A 2:4 kernel multiplies by the kept half of its weights alone, at the same rate.
+            kept = 0.5 if self.details and self.details[k].get("sparse_chosen") else 1.0
+            compute_s = kept * work / (totals.peak_macs * rate * clock)
             memory_s = totals.memory_s(float(self._dram_read[k]), float(self._dram_written[k]))
             bound_s = max(compute_s, memory_s)
             latency_s = cycles / clock

@@ -103,6 +103,50 @@ def measured_lines(scores: list[validate.Score]) -> list[Line]:
     return out
 
 
+# (what, against, suite, field and values the rows have, bar)
+GROUPS = (
+    ("GPU GEMM, A100 bf16", "CUDA graphs, three libraries", "gpu-gemm",
+     {"target": "a100-sxm4-80gb", "precision": "bf16"}, "6 / 10 %"),
+    ("GPU GEMM, H100 bf16", "CUDA graphs, two libraries", "gpu-gemm", {"target": "h100-sxm", "precision": "bf16"}, "6 / 10 %"),
+    ("GPU GEMM, L40S bf16", "CUDA graphs", "gpu-gemm", {"target": "l40s", "precision": "bf16"}, "9 / 15 %"),
+    ("GPU GEMM, B200 bf16", "CUDA graphs", "gpu-gemm", {"target": "b200", "precision": "bf16"}, "9 / 15 %"),
+    ("GPU GEMM, fp8, nvfp4, int8, w4a16, w8a16", "with their cast kernels", "gpu-gemm",
+     {"precision": "fp8 nvfp4 int8 w4a16 w8a16"}, "12 %"),
+    ("GPU SGEMM, six devices", "cuBLAS, fp32", "gpu-gemm", {"precision": "fp32"}, "12 %"),
+    ("Networks on GPUs, TensorRT BERT", "demoBERT", "gpu-networks", {"group": "trt-demobert"}, "12 %"),
+    ("Networks on GPUs, AITemplate", "CUDA graphs", "gpu-networks", {"group": "aitemplate"}, "12 %"),
+    ("Networks on GPUs and Jetson, MLPerf", "single-stream and offline", "gpu-networks",
+     {"group": "mlperf single-stream|mlperf offline"}, "12 %"),
+    ("Networks on GPUs, FasterTransformer", "C++ runs back to back", "gpu-networks", {"group": "fastertransformer"}, "12 %"),
+    ("Networks on Jetson, torch2trt", "back to back", "gpu-networks", {"group": "torch2trt"}, "15 %"),
+    ("Networks on Jetson and GeForce, trtutils", "engine only", "gpu-networks", {"group": "trtutils"}, "15 %"),
+    ("Edge TPU, Coral tables", "models and hosts", "edge-tpu", {"group": "coral"}, "12 %"),
+    ("Edge TPU, streaming and layer stacks", "micro-benchmarks", "edge-tpu", {"group": "coral-micro"}, "15 %"),
+    ("Processors, fp32", "boards, phones, desktop", "cpu", {"precision": "fp32"}, "20 %"),
+    ("Processors and microcontrollers, int8", "boards, phones, desktop, MLPerf Tiny", "cpu", {"precision": "int8"}, "20 %"),
+)  # fmt: skip
+
+
+def suite_lines(directory: Path) -> list[Line]:
+    """Rows of the suites of `hwsim validate`, those that a rule leaves out apart."""
+    from hwsim.validate import score
+    from hwsim.validate import validate as run_suites
+
+    found = run_suites(["gpu-gemm", "gpu-networks", "edge-tpu", "cpu"], data=directory if directory.is_dir() else None)
+    out = []
+    for what, against, suite, fields, bar in GROUPS:
+        rows = [
+            o for o in found.counted
+            if o.case.suite == suite and o.case.quantity == "latency"
+            and all(getattr(o.case, f) in (v.split("|") if "|" in v or f == "group" else v.split()) for f, v in fields.items())
+        ]  # fmt: skip
+        s = score(rows)
+        errors = f"median {s.median_pct:.1f}, mean {s.mean_pct:.1f}, 90 % within {s.p90_pct:.0f} %"
+        text = f"{errors}; roofline {s.roofline_median_pct:.0f} %"
+        out.append(Line(what, against, s.rows, text, bar))
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="regenerate the table of how true hwsim is")
     parser.add_argument("--reference", type=Path, default=reference_rows.DEFAULT)
@@ -115,6 +159,7 @@ def main() -> None:
     except HwsimError as error:
         note = str(error)
         table.append(tpu_v3_line(validate.v3_workloads()))
+    table += suite_lines(directory)
     with (HERE / "summary.csv").open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(Line.__dataclass_fields__)
