@@ -9,6 +9,7 @@ Kinds
     reduce        needs several passes or neighbours: softmax, normalisation, pooling, reductions
     move          moves data without arithmetic: concat, slice, transpose, pad, gather, resize
     view          the same bytes under another shape: free
+    collective    exchanged between devices that share a network's work (made by planning, in no file)
     host          left to the host processor on every accelerator: non-maximum suppression, sorting
 """
 
@@ -30,6 +31,7 @@ __all__ = ["FUSED", "OPS", "ConvGeometry", "Op", "Product", "VectorWork", "Weigh
 LEAST: Mapping[str, int] = {
     "h": 1, "proj": 0, "experts": 1, "filters": 1, "memory": 1, "rank": 1, "rows": 1, "width": 0, "vectors": 0,
     "groups": 1, "heads": 1, "window": 0, "cache": 0, "constant": 0, "classes": 0, "boxes": 0, "block": 1,
+    "ways": 1,
 }  # fmt: skip
 COMMON_ATTRS: Mapping[str, str] = {"tied": "s", "wdtype": "s", "accumulate": "s"}
 OPS: dict[str, Op] = {}

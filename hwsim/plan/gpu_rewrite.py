@@ -8,7 +8,7 @@ frameworks run what is written: even the activations a trace folds into a layer 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from hwsim.network.dims import Shape
@@ -46,16 +46,17 @@ def fold_constants(net: Network) -> Network:
     return _with_layers(net, layers)
 
 
-def expand_fused(net: Network, folded: bool = False) -> Network:
+def expand_fused(net: Network, folded: bool = False, only: Collection[str] | None = None) -> Network:
     """Make every activation and residual a trace has folded into a layer a layer of its own (what a framework runs).
 
-    ``folded``: scales and shifts (batch norms) stay in the weights of the products before them.
+    ``folded``: scales and shifts (batch norms) stay in the weights of the products before them. ``only`` names the layers
+    to open, by id; None means all.
     """
     layers: list[Layer] = []
     last: dict[str, str] = {}  # what a layer's readers now read
     for layer in net.layers:
         src = tuple(last.get(s, s) for s in layer.src)
-        if not layer.fused:
+        if not layer.fused or (only is not None and layer.id not in only):
             layers.append(replace(layer, src=src))
             continue
         own = len(src) - layer.fused.count("add")

@@ -73,7 +73,8 @@ def test_every_shipped_constants_file_loads_and_belongs_to_a_family() -> None:
         *FAMILIES,
         "power",
         "dla",
-    } and files  # of all families; of an engine beside a GPU
+        "link",
+    } and files  # of all families; of an engine beside a GPU; between devices
     for file in files:
         for constant in load_constants(file.stem).table.values():
             assert constant.low <= constant.value <= constant.high

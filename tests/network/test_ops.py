@@ -96,6 +96,8 @@ CASES = [
     Case("reshape", ((3, 4),), (2, 6), read=0, write=0),
     Case("identity", ((3, 4),), (3, 4), read=0, write=0),
     Case("split", ((3, 8),), (3, 2), "axis=1 start=4", read=0, write=0),
+    Case("all_reduce", ((3, 8),), (3, 8), "ways=4", read=24, write=24),
+    Case("all_gather", ((3, 2),), (3, 8), "ways=4 axis=1", read=24, write=24),
     Case("select", ((3, 8),), (3, 2), "i=1", read=0, write=0),
     Case("top_k", ((3, 8),), (3, 2), "k=2", alu=24 * 5, read=24, write=6),
     Case("sort", ((3, 8),), (3, 8), alu=24 * 5),
