@@ -58,6 +58,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         help="software: xla (TPU); compiled, eager, gpu+dla … (GPU); library[:threads] as xnnpack:2 (processors)",
     )
     run.add_argument("--cache", choices=("warm", "cold"), default="warm", help="whether a run finds its data in caches")
+    run.add_argument(
+        "--parallel", metavar="KIND", help="how several GPUs share the work: data, tensor, or tensor=4,data=2"
+    )
     run.add_argument("--pre", metavar="STAGES", help="host work before the network, e.g. decode,resize,quantise")
     run.add_argument("--post", metavar="STAGES", help="host work after it, e.g. dequantise,nms")
     run.add_argument("--image", metavar="1280x720", default="1280x720", help="the frame as it arrives, for --pre")
@@ -258,6 +261,7 @@ def _run(args: argparse.Namespace) -> int:
         sparsity=args.sparsity,
         stack=args.stack,
         cache=args.cache,
+        parallel=args.parallel,
     )
     around = None
     if args.pre is not None or args.post is not None:

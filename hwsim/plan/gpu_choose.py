@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.formats import FORMATS
+from hwsim.link.collective import Fabric
 from hwsim.plan.gpu_attend import decode_choices, decodes
+from hwsim.plan.gpu_exchange import exchange_choices
 from hwsim.plan.gpu_candidates import Job, memory_work, product_jobs
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.gpu_choice import GpuChoice
@@ -38,6 +40,7 @@ class ChoiceOptions:
     launch: str = "graph"
     head_length: int = 0
     cold_code: bool = True
+    fabric: Fabric | None = None  # what joins the GPUs that share every product
     throttle: bool = False  # every product at the clock its own power allows (single kernels); else at the view's
 
 
@@ -49,9 +52,12 @@ def choose_kernels(kernels: Sequence[Kernel], view: GpuView, options: ChoiceOpti
     products = [k for k in distinct.values() if k.kind == "matmul"]
     decoding = [k for k in distinct.values() if decodes(k)]
     attention = [k for k in distinct.values() if k.kind == "attention" and not decodes(k)]
-    others = [k for k in distinct.values() if k.kind not in ("matmul", "attention")]
+    exchanges = [k for k in distinct.values() if k.kind == "collective"]
+    others = [k for k in distinct.values() if k.kind not in ("matmul", "attention", "collective")]
     found |= dict(zip(map(signature, products), _products(products, view, options), strict=True))
     found |= dict(zip(map(signature, attention), _attention(attention, view, options), strict=True))
+    exchanged = exchange_choices(exchanges, view, options.fabric, launch_seconds(view, options))
+    found |= dict(zip(map(signature, exchanges), exchanged, strict=True))
     decoded = decode_choices(decoding, view, launch_seconds(view, options))
     found |= dict(zip(map(signature, decoding), decoded, strict=True))
     found |= dict(zip(map(signature, others), _memory(others, view, options), strict=True))

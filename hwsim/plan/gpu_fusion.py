@@ -178,7 +178,7 @@ class _Grouper:
             joined = group.tensor
             if joined in self.housed or joined in self.results or joined not in sources:
                 continue
-            if self.readers(joined) != {layer.id} or group.kind in ("move", "host"):
+            if self.readers(joined) != {layer.id} or group.kind in ("move", "host", "collective"):
                 continue
             if not pointwise and group.kind != "pointwise":
                 continue

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hwsim.errors import HwsimError, near
+from hwsim.plan.parallel import check_parallel
 
 PHASES = ("prefill", "decode")
 SPARSITIES = ("dense", "2:4", "2:4!")
@@ -25,6 +26,7 @@ class RunOptions:
     sparsity: str | None = None
     stack: str | None = None
     cache: str = "warm"
+    parallel: str | None = None
 
     def check(self) -> RunOptions:
         """Return self, or raise HwsimError naming the option that is wrong and what would work."""
@@ -42,6 +44,7 @@ class RunOptions:
         if self.sparsity is not None and self.sparsity not in SPARSITIES:
             block_sparsity(self.sparsity)
         _choice("cache", self.cache, CACHES)
+        check_parallel(self.parallel)
         return self
 
 

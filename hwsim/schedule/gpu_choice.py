@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 class GpuChoice:
     """One kernel as a library would start it.
 
-    ``algorithm``: gemm, implicit_gemm, winograd, direct, attention or memory. ``times`` are seconds by what passes them
+    ``algorithm``: gemm, implicit_gemm, winograd, direct, attention, memory, or what an exchange between devices (pipe
+    ``link``, ``k_steps`` bytes sent by each) does. ``times`` are seconds by what passes them
     (launch, latency, main, tail, epilogue, reduce), ``dram``/``l2`` bytes by operand (a, b, c, x). ``speed`` explains a
     2:4 sparse kernel: eligible, chosen, gain over dense and what limits it.
     """

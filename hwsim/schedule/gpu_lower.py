@@ -34,6 +34,8 @@ def lower_gpu(kernels: Sequence[Kernel], choices: Sequence[GpuChoice], view: Gpu
             builder.repeat(known)
         elif choice.pipe == "dla":
             _engine(builder, kernel, choice, view)
+        elif choice.pipe == "link":
+            _exchange(builder, kernel, choice, view)
         elif choice.algorithm == "attention":
             _attention(builder, kernel, choice, view)
         elif choice.pipe and choice.algorithm not in ("memory", "direct"):
@@ -268,6 +270,21 @@ def _vector(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: G
             rows.work("vector", operation, axis=axes, trips=trips, depth=len(axes), ops=each, issued=each,
                       cause=CAUSE["issue"], piped=choice.occupancy)  # fmt: skip
     rows.move("store", (0, 0, out), "register", "shared", "epilogue")
+    rows.move("store", (0, 0, round(choice.dram["c"])), "shared", "dram", "dram")
+
+
+def _exchange(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: GpuView) -> None:
+    """Bytes to and from other devices on unit ``link``, and the additions of a reduction; ``k`` devices take part."""
+    rows = _Stages(builder, view, choice.repeat, FORMAT[choice.format])
+    rows.move("dma", (round(choice.dram["a"]),), "dram", "shared", "dram")
+    rows.move("link", (choice.k_steps,), "shared", "shared", "communication")
+    rows.stage += 1
+    axes = rows.axes([*rows.steps, Loop("m", choice.ctas)])
+    trips = (*(x.count for x in rows.steps), choice.ctas)
+    sums = kernel.outputs[0].elements * (choice.k - 1) if kernel.op == "all_reduce" else 0
+    # Shares are added by one device each, unless everybody adds everything.
+    each = -(-sums // (choice.ctas * (1 if choice.algorithm == "one-shot" else max(1, choice.k))))
+    rows.work("vector", "alu", axis=axes, trips=trips, depth=len(axes), ops=each, issued=each, cause=CAUSE["issue"])
     rows.move("store", (0, 0, round(choice.dram["c"])), "shared", "dram", "dram")
 
 

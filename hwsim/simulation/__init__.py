@@ -16,6 +16,7 @@ from hwsim.network.cache import with_cache
 from hwsim.network.graph import Network
 from hwsim.network.load import load_network
 from hwsim.plan.options import SPARSITIES, RunOptions
+from hwsim.plan.parallel import layout_of
 from hwsim.plan.plan import Plan
 from hwsim.result import Result
 
@@ -35,6 +36,7 @@ def simulate(
     sparsity: str | None = None,
     stack: str | None = None,
     cache: str = "warm",
+    parallel: str | None = None,
     plan: Plan | None = None,
 ) -> Result:
     """Return what ``network`` costs on ``target``: latency, energy, traffic, per kernel and in total, with reasons.
@@ -42,10 +44,12 @@ def simulate(
     ``batch`` multiplies the symbol N; ``shapes`` sets further symbols (``{"S": 384}``). ``phase`` and ``context`` set
     the lengths of a language model: ``prefill`` reads ``context`` new tokens, ``decode`` makes one token after
     ``context`` earlier ones. ``precision`` is a preset, layer patterns or None for the network's own formats.
+    ``parallel`` says how several devices share the work: ``data`` (the batch), ``tensor`` (every product), or both as
+    ``tensor=4,data=2``; by default the batch, and every product of a language model that fits no single device.
     ``plan`` runs an earlier result's plan again. Raises HwsimError, one line, when anything is wrong or does not fit.
     """
     options = RunOptions(
-        batch, {} if shapes is None else shapes, phase, context, precision, sparsity, stack, cache
+        batch, {} if shapes is None else shapes, phase, context, precision, sparsity, stack, cache, parallel
     ).check()
     net = load_network(network)
     acc = load_accelerator(target if isinstance(target, Accelerator) else str(target))
@@ -53,6 +57,8 @@ def simulate(
         raise HwsimError(
             f"{acc.id}: blocks of zeros ({options.sparsity}) are skipped by processors only; try 2:4 or dense"
         )
+    if acc.family != "gpu" and layout_of(options.parallel, acc.programs, acc.id).tensor > 1:
+        raise HwsimError(f"{acc.id}: tensor parallel is modelled for GPUs only; data parallel works")
     return family_runner(acc)(net, acc, options, plan)
 
 

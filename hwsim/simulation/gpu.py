@@ -21,8 +21,9 @@ from hwsim.result import Result, Totals
 from hwsim.schedule.gpu_choice import GpuChoice
 from hwsim.schedule.gpu_lower import lower_gpu
 from hwsim.schedule.gpu_view import GpuView, gpu_view
-from hwsim.simulation import bind_network, check_plan
+from hwsim.simulation import check_plan
 from hwsim.simulation.gpu_clock import settle
+from hwsim.simulation.gpu_share import share_of
 from hwsim.timing.gpu_run import run_gpu
 
 DLA_STACKS = {
@@ -43,19 +44,13 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         if options.sparsity == "2:4!":
             raise HwsimError(f"{acc.id} has no 2:4 sparse Tensor Cores: drop --sparsity, or use Ampere or later")
         notes.append(f"{acc.id} has no 2:4 sparse Tensor Cores: run dense")
-    programs = acc.programs
-    share = -(-options.batch // programs)
-    used = -(-options.batch // share)
-    if programs > 1:
-        idle = f", {programs - used} of them idle" if used < programs else ""
-        notes.append(
-            f"data parallel: batch {options.batch} over {programs} GPUs, {share} each{idle}; each holds all weights"
-        )
-    bound = bind_network(net, options, share)
     table = parse_precision(options.precision)
     if stack.compiles:
         table, changed = faster_formats(table, view.tensor_macs, view.simt_macs, acc.id)
         notes += [changed] if changed else []
+    mine = share_of(net, acc, options, table)
+    bound = mine.bound
+    notes += mine.notes
     asked = options.precision if isinstance(options.precision, str | None) else sorted(options.precision.items())
     sizes = [f"{k[6:]}={v}" for k, v in sorted(bound.meta.items()) if k.startswith("bound_")]
     conditions = (
@@ -64,9 +59,10 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         f"sparsity={options.sparsity}",
         f"stack={stack.name}",
         f"cache={options.cache}",
+        *([f"parallel={mine.layout}"] if mine.layout.tensor > 1 else []),
     )
     if plan is None:
-        plan = make_gpu_plan(bound, _target(view, acc), table, stack, options.sparsity if view.sparse else None)
+        plan = make_gpu_plan(mine.local, _target(view, acc), table, stack, options.sparsity if view.sparse else None)
         read = {o.tensor for k in plan.kernels for o in k.inputs}
         outputs = {o.tensor for k in plan.kernels for o in k.outputs if o.role == "keep" or o.tensor not in read}
         room = view.l2_bytes * view.constants["resident_share"]
@@ -74,8 +70,8 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         plan = replace(plan, kernels=tuple(placed), conditions=conditions)
     else:
         check_plan(plan, conditions, bound.name, acc.id)
-    check_fits(plan, view.dram_capacity, acc.id, share)
-    how = ChoiceOptions(stack.launch, stack.head_length)
+    check_fits(plan, view.dram_capacity, acc.id, mine.batch)
+    how = ChoiceOptions(stack.launch, stack.head_length, fabric=mine.fabric)
     host_s = view.constants["eager_dispatch"] if stack.name == "eager" else 0.0
     kernels = plan.kernels
     view, choices, schedule, limited = settle(
@@ -93,7 +89,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     timing = run_gpu(choices, view.clock_hz, host_s)
     energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1, core_clock_hz=view.clock_hz)
     totals = Totals(
-        batch=options.batch, share=share, programs=programs, used=used, clock_hz=view.clock_hz, peak_macs=view.sms,
+        batch=options.batch, share=mine.batch, programs=acc.programs, used=mine.used, clock_hz=view.clock_hz, peak_macs=view.sms,
         dram_read_bytes_per_s=view.dram_bytes_per_s, dram_write_bytes_per_s=view.dram_bytes_per_s, dram_shared=True,
         overhead_s=0.0, units=("tensor cores", "CUDA cores"),
     )  # fmt: skip
@@ -154,7 +150,7 @@ def _rows(kernel: Kernel) -> int:
 
 def _detail(choice: GpuChoice) -> dict[str, Any]:
     """What a GPU kernel's row says beside its costs."""
-    product = choice.algorithm not in ("memory", "direct")
+    product = choice.algorithm not in ("memory", "direct") and choice.pipe != "link"
     return {
         "algorithm": choice.algorithm,
         "tile": "x".join(map(str, choice.tile)) if product else "",

@@ -23,7 +23,7 @@ SPLITS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128], np.int64)
 BLOCK = 64  # keys of a block
 ROWS = 64  # queries of all heads that share keys; more are attention with tiles of queries
 STAGES = 2
-BOUNDS = ("latency", "issue", "l2", "dram", "launch")
+BOUNDS = ("latency", "issue", "l2", "dram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,6 @@ def _cost(view: GpuView, s: DecodeShape, split: Ints, launch_s: float, clock: fl
     bound = np.where(through >= np.maximum(walk, stream), 2, bound)
     bound = np.where(stream >= np.maximum(walk, through), 3, bound)
     shape = np.zeros(np.shape(time))
-    bound = np.where(start + reduce + edge > 0.5 * time, 4, bound)
     return {
         "time": time, "launch": shape + start, "latency": shape + edge, "main": shape + body, "reduce": shape + reduce,
         "ctas": shape + ctas, "waves": ctas / view.sms + shape, "bound": bound + shape, "dram": dram + shape, "l2": l2 + shape,

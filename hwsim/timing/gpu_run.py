@@ -15,7 +15,7 @@ _PARTS = {
     "launch": "launch", "latency": "latency", "tail": "tail", "epilogue": "epilogue", "reduce": "epilogue",
     "handover": "dispatch",
 }  # fmt: skip
-_UNITS = {"tensor": "matrix", "dla": "dla"}
+_UNITS = {"tensor": "matrix", "dla": "dla", "link": "link"}
 _LIMITS = {
     "shared_memory": "shared_memory",
     "l2": "l2",
@@ -23,6 +23,7 @@ _LIMITS = {
     "dram": "dram",
     "latency": "latency",
     "issue": "issue",
+    "communication": "communication",
 }
 
 
