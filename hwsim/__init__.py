@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hwsim.result import Result
     from hwsim.serving import serve
     from hwsim.simulation import simulate
+    from hwsim.simulation.capacity import largest_batch, longest_context
+    from hwsim.simulation.generation import generate
 
 _HOME = {
     "HwsimError": "hwsim.errors",
@@ -30,6 +32,9 @@ _HOME = {
     "compare": "hwsim.comparison",
     "conv2d": "hwsim.api",
     "execute": "hwsim.execution.run",
+    "generate": "hwsim.simulation.generation",
+    "largest_batch": "hwsim.simulation.capacity",
+    "longest_context": "hwsim.simulation.capacity",
     "list_accelerators": "hwsim.api",
     "list_networks": "hwsim.api",
     "load_accelerator": "hwsim.machine",
@@ -52,10 +57,13 @@ __all__ = [
     "compare",
     "conv2d",
     "execute",
+    "generate",
+    "largest_batch",
     "list_accelerators",
     "list_networks",
     "load_accelerator",
     "load_network",
+    "longest_context",
     "matmul",
     "numerics",
     "serve",

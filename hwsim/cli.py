@@ -48,6 +48,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     run.add_argument("--shapes", default="", metavar="S=384,…", help="values of further symbols")
     run.add_argument("--phase", choices=("prefill", "decode"), help="which phase of a language model")
     run.add_argument("--context", type=int, help="tokens read (prefill) or kept (decode)")
+    run.add_argument("--prompt", type=int, metavar="TOKENS", help="of a language model, read before --generate")
+    run.add_argument("--generate", type=int, metavar="TOKENS", help="tokens to make: prefill and all decode steps")
     run.add_argument("--precision", help="fp32, bf16, fp16, int8, w8a16 …, or per layer: int8,fc*=bf16")
     run.add_argument(
         "--sparsity", help="dense, 2:4 where eligible, 2:4! or refuse; processors: blocks of zeros as 90%%x4"
@@ -250,6 +252,8 @@ def _run(args: argparse.Namespace) -> int:
         raise HwsimError(f"--top must be at least 1, not {args.top}")
     paths = (args.json, args.csv, args.html, args.perfetto, args.export_profile)
     _output_files(*paths, args.parquet)
+    if args.prompt is not None or args.generate is not None:
+        return _generate(args)
     result = simulate(
         args.network,
         _target(args.on, args.host),
@@ -297,6 +301,41 @@ def _run(args: argparse.Namespace) -> int:
     for path in (*paths, args.parquet):
         if path is not None:
             print(f"wrote {path}")
+    return 0
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from hwsim.report.generation_text import generation_text
+    from hwsim.simulation.generation import generate
+
+    if args.generate is None:
+        raise HwsimError("--prompt reads tokens for --generate: say how many it makes, or use --phase prefill --context")
+    alone = ("phase", "context", "csv", "parquet", "html", "perfetto", "export_profile", "pre", "post")
+    given = next((name for name in alone if getattr(args, name) not in (None, ())), None)
+    if given is not None:
+        raise HwsimError(f"--generate is many runs: --{given.replace('_', '-')} is for one")
+    found = generate(
+        args.network,
+        _target(args.on, args.host),
+        prompt=1 if args.prompt is None else args.prompt,
+        tokens=args.generate,
+        batch=args.batch,
+        shapes=_shapes(args.shapes),
+        precision=args.precision,
+        sparsity=args.sparsity,
+        stack=args.stack,
+        cache=args.cache,
+        parallel=args.parallel,
+    )
+    if args.json == "-":
+        print(found.to_json())
+        return 0
+    print(generation_text(found))
+    if args.json is not None:
+        from hwsim.files import write_whole
+
+        write_whole(args.json, found.to_json() + "\n")
+        print(f"wrote {args.json}")
     return 0
 
 

@@ -9,6 +9,10 @@ class HwsimError(ValueError):
     """A wrong input, explained in one line; the command line prints it and exits with code 2."""
 
 
+class DoesNotFit(HwsimError):
+    """A network that needs more memory than a machine has."""
+
+
 def one_line(text: str) -> str:
     """Return ``text`` as one plain line: white space collapsed, control characters replaced."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

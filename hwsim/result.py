@@ -16,8 +16,10 @@ import numpy as np
 import hwsim
 from hwsim.bands import Band, band_of
 from hwsim.files import write_whole
+from hwsim.language import Tokens, tokens_of
 from hwsim.machine import Accelerator
 from hwsim.network.graph import Network
+from hwsim.plan.memory import Memory, memory_of
 from hwsim.plan.options import RunOptions
 from hwsim.plan.plan import Plan
 from hwsim.schedule.table import CAUSES, LEVEL, OPERATION, UNIT, Schedule
@@ -63,6 +65,9 @@ class Totals:
     dram_shared: bool
     overhead_s: float
     units: tuple[str, ...] = ("matrix unit", "vector unit")  # what the busy time of a kernel is called; third: a DLA
+    ways: int = 1  # programs that share the work of one
+    workspace_bytes: int = 0  # scratch of one program's kernels
+    runtime_bytes: int = 0  # what software keeps of one program's memory for itself
     interval_s: float | None = None  # between the results of runs back to back, where they overlap; None: the latency
 
     def memory_s(self, read_bytes: float, written_bytes: float) -> float:
@@ -132,6 +137,22 @@ class Result:
         return self.totals.batch / (self.totals.interval_s or self.latency_s)
 
     @property
+    def tokens(self) -> Tokens | None:
+        """What the run means in tokens, for language models with a key/value cache; None for other networks."""
+        return tokens_of(self.network, self.totals.batch, self.latency_s, self.throughput_per_s)
+
+    @property
+    def memory(self) -> Memory | None:
+        """What the run needs of one program's memory, and what would fit; None where a machine has no memory of its own."""
+        acc, totals = self.accelerator, self.totals
+        if not any(level.is_dram for level in acc.memory.values()):
+            return None
+        capacity = acc.dram.capacity_bytes // acc.memory_share
+        return memory_of(
+            self.plan, self.network, capacity, totals.share, totals.workspace_bytes, totals.runtime_bytes
+        )
+
+    @property
     def energy_j(self) -> float:
         """Joules of one run, all programs; static power included, of idle ones and during the overhead of a run too."""
         return float(self.energy.total_j) * self.totals.used + self.idle_j
@@ -147,6 +168,11 @@ class Result:
     def power_w(self) -> float:
         """Average watts over a run."""
         return self.energy_j / self.latency_s
+
+    @property
+    def groups(self) -> int:
+        """Groups of programs that share the batch: as many as programs, unless several share the work of one."""
+        return self.totals.programs // self.totals.ways
 
     @property
     def macs(self) -> int:
@@ -389,6 +415,9 @@ class Result:
             "weight_bytes": self.plan.weight_bytes,
             "peak_activation_bytes": self.plan.activation_bytes,
             "kv_cache_bytes": self.plan.cache_bytes,
+            "memory": self._memory_dict(),
+            "tokens": self._tokens_dict(),
+            "parallel": {"groups": self.groups, "ways": self.totals.ways},
             "programs": {"available": self.totals.programs, "used": self.totals.used, "batch_each": self.totals.share},
             "plan": self.plan.digest,
             "machine": self.accelerator.digest,
@@ -396,6 +425,20 @@ class Result:
             "assumptions": list(self.assumptions),
             "kernels": self.kernels,
         }
+
+    def _memory_dict(self) -> dict[str, Any] | None:
+        memory = self.memory
+        if memory is None:
+            return None
+        more = {"need": memory.need, "largest_batch": memory.largest_batch * self.groups}
+        return {**asdict(memory), **more, "longest_context": memory.longest_context}
+
+    def _tokens_dict(self) -> dict[str, Any] | None:
+        tokens = self.tokens
+        if tokens is None:
+            return None
+        names = ("phase", "new", "past", "per_s", "each_per_s", "ttft_s", "tpot_s")
+        return {name: getattr(tokens, name) for name in names}
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the result as JSON text, and write it to ``path`` when given."""

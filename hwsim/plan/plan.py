@@ -13,6 +13,7 @@ from hwsim.network.graph import Network
 from hwsim.network.ops import OPS, kv_cache_elements
 from hwsim.plan.fusion import Group, group_layers, only_readdresses
 from hwsim.plan.kernel import Kernel, Operand
+from hwsim.plan.memory import Memory
 from hwsim.plan.operands import (
     cache_bytes,
     elements_of,
@@ -241,21 +242,5 @@ def _stored(net: Network, name: str) -> str:
 
 
 def check_fits(plan: Plan, capacity_bytes: int, machine: str, batch: int) -> None:
-    """Raise HwsimError when weights, activations and caches exceed ``capacity_bytes``, saying what would fit."""
-    need = plan.weight_bytes + plan.activation_bytes + plan.cache_bytes
-    if need <= capacity_bytes:
-        return
-    gib = 2**30
-    per_item = (plan.activation_bytes + plan.cache_bytes) / max(1, batch)
-    room = capacity_bytes - plan.weight_bytes
-    if room < 0:
-        advice = f"the weights alone take {plan.weight_bytes / gib:.2f} GiB: a narrower precision would be needed"
-    elif room < per_item:
-        advice = "even batch 1 does not fit: a narrower precision or a shorter input would be needed"
-    else:
-        advice = f"batch {int(room // per_item)} per program would fit"
-    raise HwsimError(
-        f"{plan.network} does not fit {machine}: {need / gib:.2f} GiB needed (weights {plan.weight_bytes / gib:.2f}, "
-        f"activations {plan.activation_bytes / gib:.2f}, cache {plan.cache_bytes / gib:.2f}), "
-        f"{capacity_bytes / gib:.2f} GiB there; {advice}"
-    )
+    """Raise DoesNotFit when weights, activations and caches exceed ``capacity_bytes``, saying what would fit."""
+    Memory(plan.weight_bytes, plan.activation_bytes, plan.cache_bytes, capacity_bytes, batch).check(plan.network, machine)

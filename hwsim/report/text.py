@@ -34,14 +34,14 @@ def summary(result: Result) -> str:
             f"{si(r.latency_s, 's')}   bound {si(bound, 's')} ({percent(100 * bound / r.latency_s)} % of speed of light)",
         ),
         *_band(r),
-        ("Rate", f"{significant(r.throughput_per_s)} inferences/s   {si(2 * r.macs / r.latency_s, 'op/s')}"),
+        *_rate(r),
         (
             "Energy",
             f"{si(r.energy_j, 'J')} ({each}; {si(low, 'J')} to {si(high, 'J')})   average {significant(r.power_w)} W{cap}",
         ),
         ("", parts),
         ("Traffic", f"{size(r.dram_bytes)} to and from memory per run"),
-        ("Memory", _memory(result)),
+        *memory_lines(result),
         (_UNITS.get(result.accelerator.family, "Units"), _arrays(result)),
         *_formats(result),
         *_sparse(result),
@@ -86,15 +86,39 @@ def _largest(values: Mapping[str, float], count: int) -> list[tuple[str, float]]
     return [(n, v) for n, v in sorted(values.items(), key=lambda kv: -kv[1])[:count] if v > 0]
 
 
-def _memory(result: Result) -> str:
-    plan = result.plan
+def _rate(result: Result) -> list[tuple[str, str]]:
+    """Inferences, or tokens of a language model, per second."""
+    tokens = result.tokens
+    ops = si(2 * result.macs / result.latency_s, "op/s")
+    if tokens is None:
+        return [("Rate", f"{significant(result.throughput_per_s)} inferences/s   {ops}")]
+    per_s = significant(tokens.per_s)
+    if tokens.phase == "decode":
+        each = f" ({significant(tokens.each_per_s)} tokens/s for each of {tokens.sequences})" * (tokens.sequences > 1)
+        return [("Rate", f"{per_s} tokens/s{each}, {si(result.latency_s, 's')} a token after {tokens.past}   {ops}")]
+    prompts = f"{tokens.sequences} prompts" if tokens.sequences > 1 else "a prompt"
+    first = f"first token after {si(result.latency_s, 's')}"
+    return [("Rate", f"{first}: {prompts} of {tokens.new} tokens, {per_s} tokens/s read   {ops}")]
+
+
+def memory_lines(result: Result) -> list[tuple[str, str]]:
+    """What one program's memory holds, and for language models what else would fit."""
+    plan, memory, totals = result.plan, result.memory, result.totals
     parts = [f"weights {size(plan.weight_bytes)}", f"peak activations {size(plan.activation_bytes)}"]
     if plan.cache_bytes:
         parts.append(f"key/value cache {size(plan.cache_bytes)}")
-    acc = result.accelerator
-    if not any(level.is_dram for level in acc.memory.values()):
-        return " + ".join(parts)
-    return " + ".join(parts) + f", of {size(acc.dram.capacity_bytes / acc.memory_share)} for each program"
+    if memory is None:
+        return [("Memory", " + ".join(parts))]
+    if memory.tokens and memory.runtime:
+        parts += [f"workspace {size(memory.workspace)}"] * bool(memory.workspace) + [f"runtime {size(memory.runtime)}"]
+    told = f"{' + '.join(parts)}, of {size(memory.capacity)} for each program"
+    if not memory.tokens:
+        return [("Memory", told)]
+    most, longest = memory.largest_batch * result.groups, memory.longest_context
+    return [
+        ("Memory", told),
+        ("Fits", f"batch {most} at this length, or {longest} tokens of context at batch {totals.batch}"),
+    ]
 
 
 _UNITS = {"systolic": "Arrays", "gpu": "Cores", "edge-tpu": "Tiles"}

@@ -11,8 +11,9 @@ from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, load_constants
 from hwsim.network.graph import Network
 from hwsim.plan.cpu_work import cpu_plan
+from hwsim.plan.memory import memory_of
 from hwsim.plan.options import RunOptions, block_sparsity
-from hwsim.plan.plan import Plan, check_fits
+from hwsim.plan.plan import Plan
 from hwsim.plan.precision import parse_precision
 from hwsim.result import Result, Totals
 from hwsim.schedule.cpu_lower import Sparsity, lower_cpu
@@ -65,7 +66,7 @@ def simulate_cpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     if view.microcontroller:
         notes.append(_check_memories(plan, view, acc))
     else:
-        check_fits(plan, view.memory_bytes, acc.id, options.batch)
+        memory_of(plan, bound, view.memory_bytes, options.batch).check(plan.network, acc.id)
     builder = ScheduleBuilder()
     seen: dict[tuple[object, ...], int] = {}
     for kernel in plan.kernels:

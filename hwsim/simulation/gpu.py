@@ -14,8 +14,9 @@ from hwsim.plan.gpu_plan import STACK_ALIASES, STACKS, GpuTarget, Stack, make_gp
 from hwsim.plan.gpu_precision import faster_formats, multiply_gpu
 from hwsim.plan.gpu_residency import place_in_l2
 from hwsim.plan.kernel import Kernel
+from hwsim.plan.memory import memory_of
 from hwsim.plan.options import RunOptions
-from hwsim.plan.plan import Plan, check_fits
+from hwsim.plan.plan import Plan
 from hwsim.plan.precision import Multiply, Precision, parse_precision
 from hwsim.result import Result, Totals
 from hwsim.schedule.gpu_choice import GpuChoice
@@ -70,7 +71,9 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         plan = replace(plan, kernels=tuple(placed), conditions=conditions)
     else:
         check_plan(plan, conditions, bound.name, acc.id)
-    check_fits(plan, view.dram_capacity, acc.id, mine.batch)
+    runtime = round(view.constants["runtime_memory"])
+    memory = memory_of(plan, bound, view.dram_capacity, mine.batch, runtime=runtime)
+    memory.check(plan.network, acc.id, mine.advice(memory))
     how = ChoiceOptions(stack.launch, stack.head_length, fabric=mine.fabric)
     host_s = view.constants["eager_dispatch"] if stack.name == "eager" else 0.0
     kernels = plan.kernels
@@ -91,7 +94,8 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     totals = Totals(
         batch=options.batch, share=mine.batch, programs=acc.programs, used=mine.used, clock_hz=view.clock_hz, peak_macs=view.sms,
         dram_read_bytes_per_s=view.dram_bytes_per_s, dram_write_bytes_per_s=view.dram_bytes_per_s, dram_shared=True,
-        overhead_s=0.0, units=("tensor cores", "CUDA cores"),
+        overhead_s=0.0, units=("tensor cores", "CUDA cores"), ways=mine.layout.tensor, runtime_bytes=runtime,
+        workspace_bytes=max((_workspace(choice) for choice in choices), default=0),
     )  # fmt: skip
     details = [_detail(choice) for choice in choices]
     return Result(
@@ -146,6 +150,14 @@ def _few_rows(plan: Plan, choices: list[GpuChoice]) -> list[str]:
 
 def _rows(kernel: Kernel) -> int:
     return max((p.batch * p.m for p in kernel.products), default=0)
+
+
+def _workspace(choice: GpuChoice) -> int:
+    """Bytes of partial results (4 B each) that the parts of a split kernel leave for the one that adds them."""
+    if choice.split <= 1 or choice.pipe == "link":
+        return 0
+    results = choice.m * choice.batch * (choice.k + 2 if choice.algorithm == "attention" else choice.n)
+    return 4 * choice.split * results
 
 
 def _detail(choice: GpuChoice) -> dict[str, Any]:

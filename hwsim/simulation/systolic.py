@@ -11,8 +11,9 @@ from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, load_constants
 from hwsim.network.graph import Network
 from hwsim.plan.choose import lower_plan
+from hwsim.plan.memory import Memory, memory_of
 from hwsim.plan.options import RunOptions
-from hwsim.plan.plan import Plan, Target, check_fits, make_plan
+from hwsim.plan.plan import Plan, Target, make_plan
 from hwsim.plan.precision import multiply_on, parse_precision
 from hwsim.result import Result, Totals
 from hwsim.schedule.systolic_view import systolic_view
@@ -57,7 +58,7 @@ def simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan:
         plan = replace(make_plan(bound, where, table), conditions=conditions)
     else:
         check_plan(plan, conditions, bound.name, acc.id)
-    _check_capacity(plan, view, acc, share)
+    _check_capacity(plan, view, acc, memory_of(plan, bound, view.dram_bytes, share))
     schedule = lower_plan(plan, view, constants)
     timing = run(schedule, service_cycles(schedule, view, constants).tolist())
     spilled = sum(o.bytes for k in plan.kernels[:-1] for o in k.outputs if o.level == "host")
@@ -87,12 +88,9 @@ def simulate_systolic(net: Network, acc: Accelerator, options: RunOptions, plan:
     )
 
 
-def _check_capacity(plan: Plan, view: Any, acc: Accelerator, batch: int) -> None:
-    if view.activations_in_dram:
-        check_fits(plan, view.dram_bytes, acc.id, batch)
-        return
-    if plan.weight_bytes > view.dram_bytes:
-        check_fits(plan, view.dram_bytes, acc.id, batch)
+def _check_capacity(plan: Plan, view: Any, acc: Accelerator, memory: Memory) -> None:
+    if view.activations_in_dram or plan.weight_bytes > view.dram_bytes:
+        memory.check(plan.network, acc.id)
 
 
 def _synchronisation_s(acc: Accelerator, used: int) -> float:

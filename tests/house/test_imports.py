@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2] / "hwsim"
 
 # A room may import from rooms of a lower or the same number, readers never from each other.
 LEVEL = {
-    "errors": 0, "formats": 0, "units": 0, "data": 0, "files": 0, "bands": 1, "network": 1,
+    "errors": 0, "formats": 0, "units": 0, "data": 0, "files": 0, "bands": 1, "network": 1, "language": 2,
     "machine": 1, "arithmetic": 2, "scalesim": 2,
     "power": 2, "link": 2,
     "schedule": 3, "timing": 4, "energy": 4, "plan": 5, "result": 6, "simulation": 7, "api": 7, "costs": 7,
