@@ -309,7 +309,9 @@ def _generate(args: argparse.Namespace) -> int:
     from hwsim.simulation.generation import generate
 
     if args.generate is None:
-        raise HwsimError("--prompt reads tokens for --generate: say how many it makes, or use --phase prefill --context")
+        raise HwsimError(
+            "--prompt reads tokens for --generate: say how many it makes, or use --phase prefill --context"
+        )
     alone = ("phase", "context", "csv", "parquet", "html", "perfetto", "export_profile", "pre", "post")
     given = next((name for name in alone if getattr(args, name) not in (None, ())), None)
     if given is not None:

@@ -9,7 +9,7 @@ class HwsimError(ValueError):
     """A wrong input, explained in one line; the command line prints it and exits with code 2."""
 
 
-class DoesNotFit(HwsimError):
+class FitError(HwsimError):
     """A network that needs more memory than a machine has."""
 
 

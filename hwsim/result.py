@@ -148,9 +148,7 @@ class Result:
         if not any(level.is_dram for level in acc.memory.values()):
             return None
         capacity = acc.dram.capacity_bytes // acc.memory_share
-        return memory_of(
-            self.plan, self.network, capacity, totals.share, totals.workspace_bytes, totals.runtime_bytes
-        )
+        return memory_of(self.plan, self.network, capacity, totals.share, totals.workspace_bytes, totals.runtime_bytes)
 
     @property
     def energy_j(self) -> float:

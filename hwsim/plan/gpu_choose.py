@@ -17,8 +17,8 @@ import numpy.typing as npt
 from hwsim.formats import FORMATS
 from hwsim.link.collective import Fabric
 from hwsim.plan.gpu_attend import decode_choices, decodes
-from hwsim.plan.gpu_exchange import exchange_choices
 from hwsim.plan.gpu_candidates import Job, memory_work, product_jobs
+from hwsim.plan.gpu_exchange import exchange_choices
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.gpu_choice import GpuChoice
 from hwsim.schedule.gpu_view import GpuView

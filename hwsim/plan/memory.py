@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwsim.errors import DoesNotFit
+from hwsim.errors import FitError
 from hwsim.network.cache import LENGTH, PAST, keeps_cache
 from hwsim.network.graph import Network
 
@@ -62,7 +62,7 @@ class Memory:
         return max(0, self._room * self.tokens // max(1, self.activations + self.cache))
 
     def check(self, network: str, machine: str, advice: str = "") -> Memory:
-        """Return self; raises DoesNotFit, one line with what would fit, when there is too little."""
+        """Return self; raises FitError, one line with what would fit, when there is too little."""
         if self.fits:
             return self
         if self._room <= 0:
@@ -76,7 +76,7 @@ class Memory:
             )
             told += " would fit"
         more = f", runtime and workspace {(self.runtime + self.workspace) / GIB:.2f}" if self.runtime else ""
-        raise DoesNotFit(
+        raise FitError(
             f"{network} does not fit {machine}: {self.need / GIB:.2f} GiB needed (weights {self.weights / GIB:.2f}, "
             f"activations {self.activations / GIB:.2f}, cache {self.cache / GIB:.2f}{more}), "
             f"{self.capacity / GIB:.2f} GiB there; {told}{advice}"

@@ -242,5 +242,7 @@ def _stored(net: Network, name: str) -> str:
 
 
 def check_fits(plan: Plan, capacity_bytes: int, machine: str, batch: int) -> None:
-    """Raise DoesNotFit when weights, activations and caches exceed ``capacity_bytes``, saying what would fit."""
-    Memory(plan.weight_bytes, plan.activation_bytes, plan.cache_bytes, capacity_bytes, batch).check(plan.network, machine)
+    """Raise FitError when weights, activations and caches exceed ``capacity_bytes``, saying what would fit."""
+    Memory(plan.weight_bytes, plan.activation_bytes, plan.cache_bytes, capacity_bytes, batch).check(
+        plan.network, machine
+    )

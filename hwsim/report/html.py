@@ -125,9 +125,13 @@ def _cards(result: Result) -> str:
     cause, share = r.bound_by, r.time_shares[r.bound_by]
     useful = f"arrays {percent(100 * r.utilization)} % of their peak in useful work"
     bound = f"bound {si(r.bound_s, 's')}: {percent(100 * sol)} % of speed of light"
+    tokens = r.tokens
+    rate = (
+        (significant(r.throughput_per_s), "inferences/s") if tokens is None else (significant(tokens.per_s), "tokens/s")
+    )
     cards = (
         ("Latency", si(r.latency_s, "s"), "", meter(sol) + bound + _band(r)),
-        ("Rate", significant(r.throughput_per_s), "inferences/s", f"{si(2 * r.macs / r.latency_s, 'op/s')} · {useful}"),
+        ("Rate", *rate, f"{si(2 * r.macs / r.latency_s, 'op/s')} · {useful}"),
         ("Energy of a run", si(r.energy_j, "J"), "", f"{each}between {si(low, 'J')} and {si(high, 'J')}"),
         ("Average power", f"{significant(r.power_w)} W", "", watts or "no design power is published"),
         ("Memory", *_memory(result)),

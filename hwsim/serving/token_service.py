@@ -54,8 +54,9 @@ class TokenService:
             raise HwsimError(self.service.refused)
         self.note, self.format = self.service.note, self.service.format
         self._seen: dict[tuple[str, int, int], tuple[int, float]] = {}
-        kept = self.service.result(1, phase="decode", context=1023).plan
-        self.kv_bytes = kept.cache_bytes / 1024  # of one token
+        run = self.service.result(1, phase="decode", context=1023)
+        kept, self.ways, self.runtime_bytes = run.plan, run.totals.ways, run.totals.runtime_bytes
+        self.kv_bytes = kept.cache_bytes / 1024  # of one token, on one program
         self.weight_bytes = kept.weight_bytes
         self.idle_w = self.service.at(1).idle_w
 
@@ -72,8 +73,9 @@ class TokenService:
 
     def blocks(self, longest: int, together: int, block: int) -> int:
         """Return how many blocks of keys and values the machine holds beside weights and the largest activations."""
-        acc, programs = self.acc, self.acc.programs
-        room = acc.dram.capacity_bytes // acc.memory_share - self.weight_bytes
+        acc = self.acc
+        programs = acc.programs // self.ways  # groups whose members hold their share of every sequence
+        room = acc.dram.capacity_bytes // acc.memory_share - self.weight_bytes - self.runtime_bytes
         reading = self.service.result(together, phase="prefill", context=longest).plan.activation_bytes
         share = -(-MOST_TOGETHER // programs)
         writing = self.service.result(1, phase="decode", context=1).plan.activation_bytes * share

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
-from hwsim.errors import DoesNotFit, HwsimError
+from hwsim.errors import FitError, HwsimError
 from hwsim.machine import Accelerator, load_accelerator
 from hwsim.network.cache import LENGTH, with_cache
 from hwsim.network.graph import Network
@@ -65,13 +65,13 @@ def _largest(run: Callable[[int], Result], guess: Callable[[Result], int]) -> in
             try:
                 run(n)
                 tried[n] = True
-            except DoesNotFit:
+            except FitError:
                 tried[n] = False
         return tried[n]
 
     try:
         first = guess(run(1))
-    except DoesNotFit:
+    except FitError:
         return 0
     low, high, step = 1, max(2, min(first + 1, MOST)), 1
     while fits(high) and high < MOST:  # the guess was too low

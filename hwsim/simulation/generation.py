@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from os import PathLike
 from typing import Any
 
@@ -99,7 +100,7 @@ class Generation:
             return 0.0
         at = sorted(values)
         total = values[at[0]]
-        for low, high in zip(at, at[1:], strict=False):
+        for low, high in pairwise(at):
             count = high - low  # steps low + 1 ... high
             rise = (values[high] - values[low]) / count
             total += count * values[low] + rise * count * (count + 1) / 2

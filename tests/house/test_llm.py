@@ -120,3 +120,150 @@ def test_networks_that_look_ahead_have_no_decode_phase() -> None:
 
 def test_models_are_where_the_tests_look() -> None:
     assert all((Path(models_dir()) / f"{name}.layers.csv").is_file() for name in MODELS)
+
+
+# -- several GPUs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama2_7b", "mixtral_8x7b", "opt_1.3b", "gptj_6b"])
+def test_more_gpus_are_never_slower_in_computing_and_move_the_same_bytes(name: str) -> None:
+    runs = [
+        hwsim.simulate(name, f"a100-sxm4-80gb*{n}", batch=8, phase="decode", context=1000, parallel="tensor", precision="fp16",
+                       cache="cold")
+        for n in (2, 4, 8)
+    ]  # fmt: skip
+    own = [r.latency_s * (1 - r.time_shares.get("communication", 0.0)) for r in runs]
+    assert own == sorted(own, reverse=True)
+    assert [r.totals.ways for r in runs] == [2, 4, 8] and all(r.groups == 1 for r in runs)
+    # Weights and caches are read once by all together; what every GPU has of its own are small activations.
+    weights, cache = read_by_hand(name, 8, 1000, 16, 0, 16)
+    for run in runs:
+        read = sum(row["dram_read_bytes"] for row in run.kernels) * run.totals.used
+        assert 0.995 * (weights + cache) <= read <= 1.04 * (weights + cache)
+        assert run.macs == runs[0].macs and run.tokens is not None and run.tokens.sequences == 8
+
+
+def test_exchanges_are_rows_on_the_link_with_their_energy() -> None:
+    from hwsim.schedule.table import UNIT
+
+    result = hwsim.simulate("llama3_8b", "h100-sxm*4", batch=16, phase="decode", context=64, parallel="tensor")
+    schedule = result.schedule
+    exchanged = [k for k in result.kernels if k["op"] in ("all_reduce", "all_gather")]
+    assert len(exchanged) == 2 * 32 + 1 + 1
+    rows = schedule.unit == UNIT["link"]
+    sent = int(schedule.moved_bytes()[rows].sum())
+    payload = 16 * 4096 * 2
+    # One-shot: every GPU reads all of the three others; the logits are gathered once.
+    assert sent == 65 * 3 * payload + 3 * (16 * 128256 * 2 // 4)
+    assert result.energy.by_component["interconnect"] == pytest.approx(sent * 8e-12 * 8, rel=1e-6)
+    assert result.time_shares["communication"] == pytest.approx(
+        sum(k["time_communication_s"] for k in exchanged) / result.latency_s
+    )
+
+
+def test_slow_links_cost_more_and_one_device_needs_none() -> None:
+    both = {
+        m: hwsim.simulate("llama3_8b", f"{m}*2", phase="prefill", context=2048, parallel="tensor")
+        for m in ("l40s", "h100-sxm")
+    }
+    share = {m: r.time_shares["communication"] for m, r in both.items()}
+    assert share["l40s"] > 3 * share["h100-sxm"]
+    alone = hwsim.simulate("llama3_8b", "h100-sxm", phase="prefill", context=2048, parallel="tensor")
+    assert alone.latency_s == hwsim.simulate("llama3_8b", "h100-sxm", phase="prefill", context=2048).latency_s
+
+
+def test_a_model_no_gpu_holds_is_shared_by_all_and_says_so() -> None:
+    result = hwsim.simulate("llama3_70b", "h100-sxm*4", phase="decode", context=1024)
+    assert result.totals.ways == 4 and any("tensor parallel: 4 GPUs" in n and "80 GiB" in n for n in result.notes)
+    small = hwsim.simulate("llama3_8b", "h100-sxm*4", batch=4, phase="decode", context=1024)
+    assert small.totals.ways == 1 and any("data parallel" in n for n in small.notes)
+    both = hwsim.simulate("llama3_8b", "h100-sxm*4", batch=4, phase="decode", context=1024, parallel="tensor=2")
+    assert (both.totals.ways, both.groups, both.totals.share) == (2, 2, 2)
+
+
+def test_layouts_that_cannot_be_are_refused() -> None:
+    for target, parallel, words in (
+        ("h100-sxm*4", "tensor=3", "tensor=3 does not divide them"),
+        ("h100-sxm*4", "tensor=2,data=4", "does not divide|does not say"),
+        ("h100-sxm*4", "tensors", "did you mean tensor"),
+        ("h100-sxm*4", "data,tensor", "does not say"),
+        ("h100-sxm*16", "tensor", "join 8 devices"),
+        ("tpu-v4*4", "tensor", "for GPUs only"),
+        ("h100-sxm*4", "", "write data, tensor"),
+    ):
+        with pytest.raises(HwsimError, match=words) as caught:
+            hwsim.simulate("llama3_8b", target, parallel=parallel)
+        assert "\n" not in str(caught.value)
+
+
+# -- what fits, and how long it all takes ------------------------------------------------------------------------------
+
+
+def test_what_would_fit_is_what_fits() -> None:
+    at = {"phase": "decode", "precision": "w4a16"}
+    result = hwsim.simulate("llama3_8b", "l4", context=2000, **at)
+    memory = result.memory
+    assert memory is not None and memory.need <= memory.capacity
+    assert memory.largest_batch == hwsim.largest_batch("llama3_8b", "l4", context=2000, **at)
+    assert memory.longest_context == hwsim.longest_context("llama3_8b", "l4", **at)
+    with pytest.raises(HwsimError, match=f"batch {memory.largest_batch} per program or a context of"):
+        hwsim.simulate("llama3_8b", "l4", batch=memory.largest_batch + 1, context=2000, **at)
+
+
+def test_nothing_fits_where_the_weights_do_not() -> None:
+    assert hwsim.largest_batch("gpt3_175b", "l4", phase="decode", context=16) == 0
+    assert hwsim.longest_context("llama3_70b", "h100-sxm", phase="decode") == 0
+    with pytest.raises(HwsimError, match="no language model"):
+        hwsim.longest_context("resnet50", "l4")
+
+
+def test_a_shared_model_would_fit_and_the_refusal_says_so() -> None:
+    at = {"batch": 40, "phase": "decode", "context": 1200}
+    with pytest.raises(HwsimError, match="it would with --parallel tensor"):
+        hwsim.simulate("llama2_13b", "a100-sxm4-40gb*2", parallel="data", **at)
+    assert hwsim.simulate("llama2_13b", "a100-sxm4-40gb*2", parallel="tensor", **at).totals.ways == 2
+
+
+def test_generation_is_a_prefill_and_the_sum_of_its_steps() -> None:
+    short = hwsim.generate("llama3.2_1b", "l4", prompt=100, tokens=9, precision="bf16")
+    steps = [
+        hwsim.simulate("llama3.2_1b", "l4", phase="decode", context=100 + i, precision="bf16").latency_s
+        for i in range(8)
+    ]
+    assert short.decode_s == pytest.approx(sum(steps), rel=2 * 0.004)
+    first = hwsim.simulate("llama3.2_1b", "l4", phase="prefill", context=100, precision="bf16").latency_s
+    assert short.ttft_s == first and short.total_s == pytest.approx(first + short.decode_s)
+    assert short.tokens_per_s == pytest.approx(9 / short.total_s) and short.tpot_s == pytest.approx(short.decode_s / 8)
+    one = hwsim.generate("llama3.2_1b", "l4", prompt=100, tokens=1, precision="bf16")
+    assert one.total_s == first and one.tpot_s == 0.0
+    longer = hwsim.generate("llama3.2_1b", "l4", prompt=100, tokens=900, precision="bf16", batch=16)
+    assert longer.tpot_s > short.tpot_s and len(longer.steps) < 40 and "decode steps simulated" in longer.note
+
+
+def test_generation_refuses_what_does_not_fit_at_the_end() -> None:
+    for wrong in (
+        {"prompt": 0, "tokens": 5},
+        {"prompt": 5, "tokens": 0},
+        {"prompt": 5, "tokens": 5, "phase": "decode"},
+    ):
+        with pytest.raises(HwsimError):
+            hwsim.generate("llama3_8b", "l4", **wrong)
+    with pytest.raises(HwsimError, match="does not fit"):
+        hwsim.generate("llama3_8b", "l4", prompt=1000, tokens=1000, batch=64)
+    with pytest.raises(HwsimError, match="generates no tokens"):
+        hwsim.generate("bert_base", "l4", prompt=10, tokens=10)
+
+
+def test_the_command_line_answers_in_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    from hwsim.cli import main
+
+    words = ["run", "llama3_8b", "--on", "h100-sxm", "--phase", "decode", "--context", "4096", "--batch", "32"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "tokens/s for each of 32" in text and "key/value cache 16.0 GiB" in text and "Fits     batch 128" in text
+    assert main(["run", "llama3_8b", "--on", "h100-sxm", "--prompt", "512", "--generate", "128"]) == 0
+    text = capsys.readouterr().out
+    assert "to read 512 tokens" in text and "a token on average" in text and "In all" in text
+    for wrong in (["--prompt", "5"], ["--generate", "5", "--phase", "decode"], ["--generate", "5", "--csv", "-"]):
+        assert main(["run", "llama3_8b", "--on", "h100-sxm", *wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
