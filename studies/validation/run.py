@@ -120,8 +120,8 @@ GROUPS = (
     ("Networks on GPUs, FasterTransformer", "C++ runs back to back", "gpu-networks", {"group": "fastertransformer"}, "12 %"),
     ("Networks on Jetson, torch2trt", "back to back", "gpu-networks", {"group": "torch2trt"}, "15 %"),
     ("Networks on Jetson and GeForce, trtutils", "engine only", "gpu-networks", {"group": "trtutils"}, "15 %"),
-    ("Edge TPU, Coral tables", "models and hosts", "edge-tpu", {"group": "coral"}, "12 %"),
-    ("Edge TPU, streaming and layer stacks", "micro-benchmarks", "edge-tpu", {"group": "coral-micro"}, "15 %"),
+    ("Edge TPU, Coral tables", "models and hosts", "edge-tpu", {"size": "table"}, "12 %"),
+    ("Edge TPU, streaming and layer stacks", "micro-benchmarks", "edge-tpu", {"size": "micro"}, "15 %"),
     ("Processors, fp32", "boards, phones, desktop", "cpu", {"precision": "fp32"}, "20 %"),
     ("Processors and microcontrollers, int8", "boards, phones, desktop, MLPerf Tiny", "cpu", {"precision": "int8"}, "20 %"),
 )  # fmt: skip
