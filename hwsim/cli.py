@@ -346,22 +346,25 @@ def _compare(args: argparse.Namespace) -> int:
     from hwsim.comparison.price_arguments import prices_of
     from hwsim.files import write_whole
     from hwsim.report.compare_text import break_even_text, comparison_text
+    from hwsim.report.progress import Progress
 
     _output_files(args.json, args.csv, args.html, args.break_even_csv)
-    comparison = compare(
-        args.network,
-        args.on,
-        batch=args.batch if args.batches is None else _sizes(args.batches),
-        slo=args.slo,
-        rate=args.rate,
-        precision=args.precision,
-        shapes=_shapes(args.shapes),
-        phase=args.phase,
-        context=args.context,
-        sparsity=args.sparsity,
-        prices=prices_of(args),
-        per_month=args.requests_per_month,
-    )
+    with Progress("comparing", args.on.count(",") + 11) as bar:
+        comparison = compare(
+            args.network,
+            args.on,
+            batch=args.batch if args.batches is None else _sizes(args.batches),
+            slo=args.slo,
+            rate=args.rate,
+            precision=args.precision,
+            shapes=_shapes(args.shapes),
+            phase=args.phase,
+            context=args.context,
+            sparsity=args.sparsity,
+            prices=prices_of(args),
+            per_month=args.requests_per_month,
+            progress=bar.at,
+        )
     paths = (args.json, args.csv, args.html)
     for path, render in zip(paths, (comparison.to_json, comparison.to_csv, comparison.to_html), strict=True):
         if path == "-":

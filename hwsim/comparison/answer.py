@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -222,6 +222,7 @@ def compare(
     prices: Prices | str | PathLike[str] | None = None,
     per_month: str | float | None = None,
     suggest: int = 10,
+    progress: Callable[[float, str], None] | None = None,
 ) -> Comparison:
     """Return ``network`` on each of ``targets`` (a list, or text with commas), ranked, refusals included with reasons.
 
@@ -230,7 +231,8 @@ def compare(
     with a rate the one that needs fewest machines and then least energy, else the fastest. ``precision`` None is the
     network's own formats, or the nearest a machine has where it refuses them, said in the row. ``prices`` is a price
     file or `hwsim.costs.Prices`. ``per_month`` requests (``"3M"``) are a rate in the hours with work (``utilization``).
-    What to try next is simulated for the ``suggest`` best rows.
+    What to try next is simulated for the ``suggest`` best rows. ``progress`` is told which machine is next, and how many of
+    machines and rows are done.
     Raises HwsimError for a wrong option, an unknown network or an unknown machine.
     """
     demand = Demand(_quantity("slo", slo, "time"), _quantity("rate", rate, "rate"))
@@ -254,7 +256,9 @@ def compare(
         demand = replace(demand, rate_per_s=monthly / (_MONTH_S * priced.assumed("utilization")))
     rows: list[dict[str, Any]] = []
     behind: dict[int, Contender] = {}
-    for acc in machines:
+    for done, acc in enumerate(machines):
+        if progress is not None:
+            progress(done, acc.target)
         contender = Contender(net, acc, options)
         largest = None if demand.objective_s is None else contender.search(demand)
         for size in asked or (_best_batch(contender, demand, largest),):
@@ -264,7 +268,9 @@ def compare(
                 rows[-1]["usd_per_month"] = rows[-1]["usd_per_million"] * monthly / 1e6
     mark(rows)
     rows, ranked_by = _rank(rows)
-    for row in rows[:suggest]:
+    for done, row in enumerate(rows[:suggest], len(machines)):
+        if progress is not None:
+            progress(done, f"next to try on {row['target']}")
         contender, size = behind[id(row)], row["batch"]
         row["next"] = next_steps(contender, contender.at(size), demand, row["largest_batch"], asked is None)
     contenders = {c.acc.target: c for c in behind.values()}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import queueing
 
-from hwsim.serving import engine
-from hwsim.serving.arrivals import Pattern, arrival_times, picks, stretches
+from hwsim.serving import engine, token_engine
+from hwsim.serving.arrivals import Pattern, arrival_times, lengths, picks, stretches
 from hwsim.serving.setup import REJECTED, Kind, Outcome, Requests, Setup
+from hwsim.serving.token_setup import Curve, TokenKind, TokenRequests, TokenSetup
 
 RUNS, REQUESTS, WARMUP = 8, 30_000, 3_000
 STUDENT_999 = 5.408  # two-sided 99.9 % quantile of Student's t with 7 degrees of freedom
@@ -125,3 +126,24 @@ def test_better_routing_waits_less() -> None:
     }
     assert waits["shared"] <= waits["shortest-expected"] * 1.001
     assert waits["shortest-expected"] <= waits["least-loaded"] < waits["two-choices"]
+
+
+def test_tokens_one_request_at_a_time_are_mg1() -> None:
+    """A machine that runs one request at a time serves as long as its prompt and tokens take, whatever their spread."""
+    prefill, decode = Curve((1, 1001), (2 * MS, 12 * MS)), Curve((1, 2001), (MS, 3 * MS))
+    setup = TokenSetup((TokenKind({1: prefill}, {1: decode}, 10_000, 16, 1),), (0,))
+    waits, theory = [], []
+    for seed in range(RUNS):
+        prompts, outputs = lengths(300, 0.7, REQUESTS, seed, 4), lengths(20, 1.0, REQUESTS, seed, 5)
+        pairs = zip(prompts, outputs, strict=True)
+        times = np.array([prefill.at(p) + sum(decode.at(p + n) for n in range(o - 1)) for p, o in pairs])
+        mean_s = float(times.mean()) / 1e9
+        rate = 0.7 / mean_s
+        arrival = arrival_times(Pattern(), rate, REQUESTS, seed).tolist()
+        seen = token_engine.run(setup, TokenRequests(arrival, prompts, outputs))
+        assert (seen.finish_ns - seen.start_ns == times).all()
+        waits.append(float(np.mean((seen.start_ns - seen.arrival_ns)[WARMUP:])) / 1e9)
+        theory.append(queueing.mg1_wait(rate, mean_s, float(np.std(times) / np.mean(times))))
+    errors = np.array(waits) / np.array(theory) - 1
+    half = STUDENT_999 * float(np.std(errors, ddof=1)) / RUNS**0.5
+    assert half < 0.2 and abs(float(errors.mean())) <= half
