@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hwsim
+from hwsim.bands import band_of
 from hwsim.comparison.break_even import BreakEven, break_even
 from hwsim.comparison.contender import Contender, Demand, Point, next_steps, own_formats, preset_label
 from hwsim.comparison.frontier import mark
@@ -103,6 +104,10 @@ class Comparison:
                 f"fp32 products take so many bf16 passes on {', '.join(f'{n}: {p}' for n, p in self.passes.items())}; "
                 "others multiply in IEEE fp32 (--precision bf16 compares like with like)"
             )
+        for family in dict.fromkeys(c.acc.family for c in self.contenders.values()):
+            band = band_of(family, len(self.network.layers))
+            told = "nothing of this family was measured" if band is None else str(band)
+            notes.append(f"how true latencies of family {family} are: {told}")
         priced = [row for row in self.rows if row["usd_basis"]]
         fitting = [row for row in self.rows if row["fits"]]
         for row in fitting:

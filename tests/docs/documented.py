@@ -1,6 +1,6 @@
 """Commands in pages and what they print: run again, compared line by line, or written anew.
 
-    python tests/docs/documented.py docs/serving.md     # writes today's output into the pages
+    python tests/docs/documented.py docs/serving.md docs/compare.md     # writes today's output into the pages
 
 A block between lines of three backquotes that begins with ``$ hwsim`` is a command with its output. A line that is only
 an ellipsis stands for lines left out. Words must be the same; a number may differ by a tenth, because the models go on
@@ -54,7 +54,7 @@ def blocks(page: Path) -> list[Block]:
 
 def pages() -> list[Path]:
     """Return the pages whose commands are run; the stories have their own runner (docs/stories/regenerate.py)."""
-    return [ROOT / "docs" / "serving.md"]
+    return [ROOT / "docs" / name for name in ("serving.md", "compare.md")]
 
 
 def run(argv: list[str]) -> str:

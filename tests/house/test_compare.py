@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -271,3 +272,11 @@ def test_defaults_are_dated_and_said_to_be_assumed() -> None:
 @pytest.mark.parametrize("rate", ["300/s", None])
 def test_twenty_machines_are_twenty_rows(rate: str | None) -> None:
     assert len(hwsim.compare("resnet50", TWENTY, slo="20ms", rate=rate).rows) == 20
+
+
+def test_the_notes_say_how_true_each_family_is() -> None:
+    found = hwsim.compare("mobilenet_v2", ["pixel-4", "tpu-v3-core"], batch=1)
+    told = [note for note in found.notes if note.startswith("how true latencies")]
+    assert len(told) == 2
+    assert re.search(r"family cpu are: \d+ measured network rows of \d+ machines: median error \d+ %", told[0])
+    assert re.search(r"family systolic are: \d+ measured kernel rows", told[1])
