@@ -259,9 +259,9 @@ def story_16() -> None:
     refused, fits, full, batch = of(16)
     assert "does not fit" in refused and "narrower precision" in refused
     assert re.search(r"Memory +weights .* key/value cache .* of 8.00 GiB", fits)
-    would = re.search(r"does not fit .*batch (\d+) per program would fit", full)
+    would = re.search(r"does not fit .*batch (\d+) per program.* would fit", full)
     assert would and 16 <= int(would[1]) < 64
-    assert "key/value cache 16.0 GiB" in batch
+    assert "key/value cache 16.0 GiB" in batch and re.search(r"^  Fits +batch \d+", batch, re.MULTILINE)
 
 
 def story_17() -> None:
