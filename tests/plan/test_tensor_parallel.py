@@ -138,9 +138,7 @@ def share_of(
             return kept
         return padded(weight, rows * ways)[device * rows : (device + 1) * rows], bias
     before, after = int(whole.shape[-1]), int(local.shape[-1])
-    if (
-        whole.op in ("linear", "expert_linear") and depth != weight.shape[-1]
-    ):
+    if whole.op in ("linear", "expert_linear") and depth != weight.shape[-1]:
         # Rows of a product are columns of the weight; the bias is added once.
         return weight[..., device * depth : (device + 1) * depth], bias if device == 0 else 0.0 * np.asarray(bias)
     if after == before:
