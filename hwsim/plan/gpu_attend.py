@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsim.formats import FORMATS
 from hwsim.plan.kernel import Kernel
-from hwsim.schedule.gpu_choice import GpuChoice
+from hwsim.schedule.gpu_choice import GpuChoice, Walk
 from hwsim.schedule.gpu_view import GpuView
 from hwsim.timing.gpu_decode import BLOCK, BOUNDS, ROWS, DecodeShape, decode_times
 
@@ -38,18 +38,22 @@ def decode_choices(kernels: Sequence[Kernel], view: GpuView, launch_s: float) ->
     out = []
     for i, kernel in enumerate(kernels):
         assert kernel.multiply is not None
-        qk = kernel.products[0]
+        qk, pv = kernel.products
         times = {
             "launch": got.launch_s[i], "latency": got.latency_s[i], "main": got.main_s[i], "reduce": got.reduce_s[i],
         }  # fmt: skip
-        fmt, blocks = kernel.multiply.format, -(-qk.n // BLOCK)
+        fmt, blocks, split = kernel.multiply.format, -(-qk.n // BLOCK), int(got.split[i])
+        groups, queries, *_, kv, act, rate = rows[i][:8]
+        walk = Walk(int(groups), int(queries), qk.n, qk.k, pv.n, -1, False, float(got.alu[i]), float(got.special[i]),
+                    act, kv, rows[i][10], streams=True)  # fmt: skip
         out.append(
             GpuChoice(
                 "attention", "tensor" if fmt in view.tensor_macs else "simt", fmt, qk.m, qk.n, qk.k, qk.batch,
-                (-(-int(rows[i][1]) // 16) * 16, BLOCK, qk.k), 2, (16, BLOCK, 4, 1), (1, blocks), int(got.split[i]),
-                int(got.ctas[i]), -(-blocks // int(got.split[i])), float(got.waves[i]), 1, BOUNDS[got.bound[i]],
-                kernel.repeat, {k: float(v) for k, v in times.items()}, {"a": float(got.dram_bytes[i])},
-                {"a": float(got.l2_bytes[i])},
+                (-(-int(queries) // 16) * 16, BLOCK, qk.k), 2, (16, BLOCK, 4, split), (1, blocks), split,
+                int(got.ctas[i]), -(-blocks // split), float(got.waves[i]), 1, BOUNDS[got.bound[i]], kernel.repeat,
+                {k: float(v) for k, v in times.items()},
+                {name: float(v[i]) for name, v in zip(("a", "c", "x"), got.dram, strict=True)},
+                {"a": float(got.l2_bytes[i])}, rate=rate, walk=walk,
             )
         )  # fmt: skip
     return out

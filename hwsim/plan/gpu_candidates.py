@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from hwsim.formats import FORMATS
 from hwsim.network.opdefs import Product
@@ -44,7 +43,7 @@ class Job:
     sparse: bool = False
     refusal: str = ""
     work: VectorWork | None = None
-    extra_times: Mapping[str, float] = field(default_factory=dict)
+    transforms: tuple[tuple[float, float, float], ...] = ()
 
 
 def product_jobs(kernel: Kernel, view: GpuView) -> list[Job]:
@@ -172,24 +171,24 @@ def _winograd_jobs(product: Product, base: Job, view: GpuView) -> list[Job]:
     count = tiles(4)
     moved = [36.0 * count * channels * element, 36.0 * count * filters * element, 36.0 * channels * filters * element]
     inputs, outputs, weights = moved
-    seconds = _stream(view, base.a_bytes, inputs) + _stream(view, outputs, product.c_elements * element)
-    seconds += _stream(view, weights / 4, weights)
     room = c["resident_share"] * view.l2_bytes
+
+    def transform(read: float, written: float) -> tuple[float, float, float]:
+        """What crosses to DRAM where not all of it fits the L2, and what is read and written."""
+        return (read + written) * (1 - min(1.0, room / (read + written))), read, written
+
+    around = (
+        transform(weights / 4, weights),
+        transform(base.a_bytes, inputs),
+        transform(outputs, product.c_elements * element),
+    )
     split = replace(
         base, algorithm="winograd_4x4", m=count, k=channels, batch=36, a_bytes=inputs, b_bytes=weights,
         found_a=min(1.0, room / (inputs + outputs)), kept_c=min(1.0, room / (inputs + outputs)),
-        kind=replace(base.kind, rate=base.kind.rate / c["implicit_simt"], c_bits=base.kind.a_bits), lane_cycles=0.0,
-        extra_bytes=0.0, extra_times={"epilogue": seconds, "launch": 3 * view.stream_launch_s},
+        kind=replace(base.kind, rate=base.kind.rate / c["implicit_simt"], c_bits=base.kind.a_bits),
+        extra_bytes=0.0, transforms=around,
     )  # fmt: skip
     return [fused, split]
-
-
-def _stream(view: GpuView, read: float, written: float) -> float:
-    """Seconds of a transform that reads and writes so many bytes, what fits of them staying in the L2."""
-    total = read + written
-    found = min(1.0, view.constants["resident_share"] * view.l2_bytes / total)
-    dram = total * (1 - found) / (view.dram_bytes_per_s * view.constants["stream_efficiency"])
-    return max(dram, total / (view.l2_bytes_per_clk * view.constants["l2_efficiency"] * view.clock_hz))
 
 
 def _direct_job(kernel: Kernel, product: Product, view: GpuView, fmt: str) -> Job:
@@ -202,10 +201,10 @@ def _direct_job(kernel: Kernel, product: Product, view: GpuView, fmt: str) -> Jo
     conv = product.conv
     assert conv is not None
     overlap = min(3.0, math.prod(conv.kernel) / math.prod(conv.stride))
+    crossing = float(work.l2_bytes) + read * (overlap - 1) * 0.25  # type: ignore[arg-type]
     work = VectorWork(
-        work.dram_read, work.dram_write, float(work.l2_bytes) + read * (overlap - 1) * 0.25,  # type: ignore[arg-type]
-        work.threads, alu, kernel.special, work.vectors, 0, 1.0,
-    )  # fmt: skip
+        work.dram_read, work.dram_write, crossing, work.threads, alu, kernel.special, crossing / VECTOR_BYTES, 0, 1.0
+    )
     return Job("direct", None, fmt, product.m, product.n, product.k, product.batch, repeat=kernel.repeat, work=work)
 
 

@@ -20,14 +20,17 @@ from hwsim.plan.gpu_attend import decode_choices, decodes
 from hwsim.plan.gpu_candidates import Job, memory_work, product_jobs
 from hwsim.plan.gpu_exchange import exchange_choices
 from hwsim.plan.kernel import Kernel
-from hwsim.schedule.gpu_choice import GpuChoice
+from hwsim.schedule.gpu_choice import GpuChoice, Walk
 from hwsim.schedule.gpu_view import GpuView
 from hwsim.timing.gpu_attention import BOUNDS as ATTENTION_BOUNDS
 from hwsim.timing.gpu_attention import TILES as ATTENTION_TILES
 from hwsim.timing.gpu_attention import AttentionShape, attention_times
 from hwsim.timing.gpu_gemm import GemmKind, Surroundings, best_gemm
 from hwsim.timing.gpu_memory import BOUNDS as VECTOR_BOUNDS
-from hwsim.timing.gpu_memory import THREADS, VectorWork, vector_times
+from hwsim.timing.gpu_rows import bounded
+from hwsim.timing.gpu_memory import THREADS, VectorWork, transform_seconds, vector_times
+
+PARTS = ("split_a", "split_b", "share_a", "share_b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +133,8 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
             "epilogue": got.epilogue_s[i], "reduce": got.reduce_s[i],
         }  # fmt: skip
         times = {name: float(v) for name, v in times.items()}
-        for name, value in job.extra_times.items():
-            times[name] = times.get(name, 0.0) + value
+        times["launch"] += len(job.transforms) * launch_seconds(view, options)
+        times["epilogue"] += sum(float(transform_seconds(view, *each)) for each in job.transforms)
         dram = {"a": got.dram_a[i], "b": got.dram_b[i], "c": got.dram_c[i], "x": got.dram_x[i]}
         l2 = {"a": got.l2_a[i], "b": got.l2_b[i], "c": got.l2_c[i], "x": job.extra_bytes}
         tm, tn, tk = int(tiles.m[t]), int(tiles.n[t]), int(tiles.k[t])
@@ -141,8 +144,10 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
             GpuChoice(
                 job.algorithm, kind.pipe, job.format, job.m, job.n, job.k, job.batch, (tm, tn, tk), int(tiles.stages[t]),
                 (int(tiles.unit_m[t]), int(tiles.unit_n[t]), int(tiles.warps[t]), int(tiles.slices[t])), grid, split,
-                int(got.ctas[i]), steps, float(got.waves[i]), int(got.occupancy[i]), names[i], job.repeat, times,
+                int(got.ctas[i]), steps, float(got.waves[i]), int(got.occupancy[i]), bounded(names[i], times), job.repeat, times,
                 {k: float(v) for k, v in dram.items()}, {k: float(v) for k, v in l2.items()},
+                parts=tuple(int(getattr(tiles, x)[t]) for x in PARTS), rate=kind.rate,
+                bits=(kind.a_bits, kind.b_bits, kind.c_bits, kind.compute_bits), transforms=job.transforms,
             )
         )  # fmt: skip
     return out
@@ -175,7 +180,7 @@ def _vector_choices(
                 occupancy=view.max_threads // THREADS, limiter=VECTOR_BOUNDS[got.bound[i]], repeat=repeat,
                 times={k: float(v) for k, v in times.items()},
                 dram={"a": float(columns["dram_read"][i]), "c": float(columns["dram_write"][i])},
-                l2={"a": float(columns["l2_bytes"][i])},
+                l2={"a": float(columns["l2_bytes"][i])}, syncs=int(columns["phases"][i]), access=float(columns["access"][i]),
             )
         )  # fmt: skip
     return out
@@ -184,62 +189,57 @@ def _vector_choices(
 def _attention(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
     if not kernels:
         return []
-    rows: list[tuple[float, ...]] = []
-    for kernel in kernels:
-        qk, pv = kernel.products
-        assert kernel.multiply is not None
-        fmt = kernel.multiply.format
-        span = qk.span or qk.n
-        sharing = max(1, qk.batch * span * qk.k // max(1, qk.b_elements))
-        inputs = [o for o in kernel.inputs if o.role in ("a", "b", "cache")]
-        total = sum(o.bytes for o in inputs)
-        found = sum(o.bytes * o.cached for o in inputs) / max(1, total)
-        out = sum(o.bytes for o in kernel.outputs)
-        kept = sum(o.bytes * o.cached for o in kernel.outputs) / max(1, out)
-        extra = sum(o.bytes for o in kernel.inputs if o.role in ("mask", "x"))
-        rate = view.tensor_macs.get(fmt, 0.0) or view.simt_macs.get(fmt, 1.0)
-        element = FORMATS[kernel.inputs[0].format].width / 8
-        scores = qk.batch * qk.m * qk.n
-        more = max(0, kernel.alu - 5 * scores)
-        rows.append(
-            (
-                qk.batch,
-                qk.m,
-                qk.n,
-                qk.k,
-                pv.n,
-                sharing,
-                qk.causal and qk.m > 1,
-                element,
-                rate,
-                found,
-                kept,
-                extra,
-                more,
-                fmt in ("int8", "uint8"),
-                1 < qk.m <= options.head_length,
-            )
-        )
+    rows = [_attention_row(kernel, view, options) for kernel in kernels]
     table = np.array(rows, np.float64)
     columns: list[Any] = [table[:, i].astype(np.int64) for i in range(6)]
     columns += [table[:, 6] > 0, *(table[:, i] for i in range(7, 13)), table[:, 13] > 0, table[:, 14] > 0]
     shape = AttentionShape(*columns)
     got = attention_times(view, shape, launch_seconds(view, options))
-    out_choices = []
+    out = []
     for i, kernel in enumerate(kernels):
-        qk = kernel.products[0]
+        assert kernel.multiply is not None
+        qk, pv = kernel.products
         tq, tk, warps = (int(v) for v in ATTENTION_TILES[got.tile[i]])
+        split, sharing = int(got.split[i]), int(shape.sharing[i])
         times = {
             "launch": got.launch_s[i], "latency": got.latency_s[i], "main": got.main_s[i], "tail": got.tail_s[i],
             "reduce": got.reduce_s[i],
         }  # fmt: skip
-        out_choices.append(
+        together = sharing if sharing > 1 and qk.m * sharing <= tq else 1
+        diagonal = bool(shape.causal[i]) and qk.n >= qk.m
+        element = float(shape.element_bytes[i])
+        walk = Walk(
+            qk.batch // together, qk.m * together, qk.n, qk.k, pv.n, qk.n - qk.m if diagonal else -1,
+            bool(shape.one_cta[i]), float(got.alu[i]), float(got.special[i]), element, element, float(shape.extra_bytes[i]),
+        )  # fmt: skip
+        fmt = kernel.multiply.format
+        out.append(
             GpuChoice(
-                "attention", "tensor" if kernel.multiply and kernel.multiply.format in view.tensor_macs else "simt",
-                kernel.multiply.format if kernel.multiply else "", qk.m, qk.n, qk.k, qk.batch, (tq, tk, qk.k), 2,
-                (16, tk, warps, 1), (-(-qk.m // tq), -(-qk.n // tk)), int(got.split[i]), int(got.ctas[i]), -(-qk.n // tk),
-                float(got.waves[i]), int(got.occupancy[i]), ATTENTION_BOUNDS[got.bound[i]], kernel.repeat,
-                {k: float(v) for k, v in times.items()}, {"a": float(got.dram_bytes[i])}, {"a": float(got.l2_bytes[i])},
+                "attention", "tensor" if fmt in view.tensor_macs else "simt", fmt, qk.m, qk.n, qk.k, qk.batch,
+                (tq, tk, qk.k), 2, (16, tk, warps, split), (-(-walk.rows // tq), -(-qk.n // tk)), split,
+                int(got.ctas[i]), -(-qk.n // tk), float(got.waves[i]), int(got.occupancy[i]),
+                ATTENTION_BOUNDS[got.bound[i]], kernel.repeat, {k: float(v) for k, v in times.items()},
+                {name: float(v[i]) for name, v in zip(("a", "c", "x"), got.dram, strict=True)},
+                {"a": float(got.l2_bytes[i])}, rate=float(shape.rate[i]), walk=walk,
             )
         )  # fmt: skip
-    return out_choices
+    return out
+
+
+def _attention_row(kernel: Kernel, view: GpuView, options: ChoiceOptions) -> tuple[float, ...]:
+    """One row of `AttentionShape`."""
+    qk, pv = kernel.products
+    assert kernel.multiply is not None
+    fmt = kernel.multiply.format
+    span = qk.span or qk.n
+    sharing = max(1, qk.batch * span * qk.k // max(1, qk.b_elements))
+    inputs = [o for o in kernel.inputs if o.role in ("a", "b", "cache")]
+    found = sum(o.bytes * o.cached for o in inputs) / max(1, sum(o.bytes for o in inputs))
+    kept = sum(o.bytes * o.cached for o in kernel.outputs) / max(1, sum(o.bytes for o in kernel.outputs))
+    extra = sum(o.bytes for o in kernel.inputs if o.role in ("mask", "x"))
+    rate = view.tensor_macs.get(fmt, 0.0) or view.simt_macs.get(fmt, 1.0)
+    more = max(0, kernel.alu - 5 * qk.batch * qk.m * qk.n)
+    return (
+        qk.batch, qk.m, qk.n, qk.k, pv.n, sharing, qk.causal and qk.m > 1, FORMATS[kernel.inputs[0].format].width / 8,
+        rate, found, kept, extra, more, fmt in ("int8", "uint8"), 1 < qk.m <= options.head_length,
+    )  # fmt: skip

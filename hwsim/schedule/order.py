@@ -6,7 +6,7 @@ its matrix instances in loop order, each a chain of consecutive k.
 
 from __future__ import annotations
 
-from hwsim.schedule.table import AXES, LOOPS, UNIT, Schedule
+from hwsim.schedule.table import AXES, LEVEL, LOOPS, OPERATION, UNIT, Schedule
 
 _K_AXES = ("k", "split")
 
@@ -18,7 +18,7 @@ def k_chains(schedule: Schedule, kernel: int) -> list[tuple[int, int]]:
     column states. Kernels without products have none.
     """
     lo, hi = int(schedule.starts[kernel]), int(schedule.starts[kernel + 1])
-    rows = [r for r in range(lo, hi) if schedule.unit[r] == UNIT["matrix"]]
+    rows = [r for r in range(lo, hi) if schedule.unit[r] == UNIT["matrix"] or _on_lanes(schedule, r)]
     if not rows:
         return []
     stage = int(schedule.stage[rows[0]])
@@ -45,3 +45,8 @@ def k_chains(schedule: Schedule, kernel: int) -> list[tuple[int, int]]:
         step = chain or end - begin
         out += [(at, min(at + step, end)) for at in range(begin, end, step)]
     return out
+
+
+def _on_lanes(schedule: Schedule, row: int) -> bool:
+    """Whether a row is a tiled product on vector lanes (a GPU's CUDA cores)."""
+    return bool(schedule.op[row] == OPERATION["mac"] and schedule.source[row, 0] == LEVEL["local"])

@@ -9,7 +9,7 @@ from hwsim.energy.reading import read_energy
 from hwsim.errors import HwsimError, near
 from hwsim.machine import Accelerator, load_constants
 from hwsim.network.graph import Network
-from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
+from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels, launch_seconds
 from hwsim.plan.gpu_plan import STACK_ALIASES, STACKS, GpuTarget, Stack, make_gpu_plan
 from hwsim.plan.gpu_precision import faster_formats, multiply_gpu
 from hwsim.plan.gpu_residency import place_in_l2
@@ -89,7 +89,8 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     if options.sparsity == "2:4!":
         _all_sparse(plan, choices, acc.id)
     notes += _few_rows(plan, choices)
-    timing = run_gpu(choices, view.clock_hz, host_s)
+    beside = {i: choice for i, choice in enumerate(choices) if choice.pipe == "link"}
+    timing = run_gpu(schedule, view, launch_seconds(view, how), host_s, beside)
     energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1, core_clock_hz=view.clock_hz)
     totals = Totals(
         batch=options.batch, share=mine.batch, programs=acc.programs, used=mine.used, clock_hz=view.clock_hz, peak_macs=view.sms,

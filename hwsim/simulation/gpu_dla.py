@@ -17,7 +17,7 @@ from hwsim.machine import Accelerator, load_constants
 from hwsim.network.graph import Network
 from hwsim.plan.dla import best_engines, dla_refusal, merge_pools, order_by_engine, reorder, subgraphs
 from hwsim.plan.dla_work import dla_choices
-from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels
+from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels, launch_seconds
 from hwsim.plan.gpu_plan import STACKS, make_gpu_plan
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.plan.options import RunOptions
@@ -86,7 +86,8 @@ def _one_engine(
     choices = work.choices()
     plan = replace(plan, kernels=tuple(work.kernels))
     schedule = lower_gpu(work.kernels, choices, view)
-    timing = run_gpu(choices, view.clock_hz)
+    beside = {i: c for i, c in enumerate(choices) if c.pipe == "dla"}
+    timing = run_gpu(schedule, view, launch_seconds(view, HOW), elsewhere=beside)
     energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1)
     # A whole network on the engine: the next run is submitted while this one computes.
     whole = timing.cycles / view.clock_hz - engine.handover_s if all(work.takes) else None
@@ -251,7 +252,7 @@ def _joined(
             )
         )  # fmt: skip
     schedule = lower_gpu(kernels, choices, view)
-    timing = run_gpu(choices, view.clock_hz)
+    timing = run_gpu(schedule, view, launch_seconds(view, HOW), elsewhere=dict(enumerate(choices)))
     energy = read_energy(schedule, timing, acc, clock_hz=view.clock_hz, cores=1)
     rates = f"GPU {(options.batch - count) / gpu_s:.0f}/s, each DLA {share / dla_s if share else 0:.0f}/s"
     notes = [f"{options.batch - count} images on the GPU, {share} on each of {engine.engines} DLAs at once: {rates}"]

@@ -110,11 +110,20 @@ def rounds(ctas: Any, sms: int, occupancy: Any) -> tuple[Any, Any, Any]:
     return full, rest, -(-rest // sms)
 
 
-def cost(view: GpuView, kind: GemmKind, t: dict[str, Any], split: Any, rows: Rows, launch: str, clock: Any) -> Parts:
+def cost(
+    view: GpuView,
+    kind: GemmKind,
+    t: dict[str, Any],
+    split: Any,
+    rows: Rows,
+    launch: str,
+    clock: Any,
+    dram: tuple[Any, Any, Any] | None = None,
+) -> Parts:
     """Return the cost of one candidate (or an axis of them) per row; infinite time where it is no candidate.
 
     ``t`` are tile parameters by name (`hwsim.schedule.gpu_tiles.Tiles`), ``split`` the parts of K, ``launch`` "graph",
-    "stream" or "none", ``clock`` in Hz.
+    "stream" or "none", ``clock`` in Hz. ``dram``: bytes of A, B and C that cross to DRAM where a schedule states them.
     """
     c = view.constants
     style = "bulk" if kind.bulk else "threads"
@@ -157,7 +166,8 @@ def cost(view: GpuView, kind: GemmKind, t: dict[str, Any], split: Any, rows: Row
     main = full * round_cycles(t["occupancy"], view.sms)
     tail = np.where(rest > 0, round_cycles(last, np.minimum(view.sms, rest)), 0.0)
 
-    dram, l2 = _traffic(view, kind, t, split, rows, grid_m, grid_n, stored_b)
+    crossing, l2 = _traffic(view, kind, t, split, rows, grid_m, grid_n, stored_b)
+    dram = crossing if dram is None else dram
     # Loads run beside the k-steps.
     compute, memory = (main + tail) / clock, (dram[0] + dram[1]) / (view.dram_bytes_per_s * c["product_loads"])
     sharp, larger = c["product_overlap"], np.maximum(compute, memory)
@@ -209,7 +219,7 @@ def _pipe_cycles(view: GpuView, kind: GemmKind, t: dict[str, Any], density: floa
     if kind.bulk:  # an instruction has 64 rows (or, with A and B exchanged, columns)
         macs = np.maximum(tm * np.maximum(tn, 64), np.maximum(tm, 64) * tn)
     pipe = macs * (tk * density / (kind.rate * c["pipe_bulk" if kind.bulk else "pipe_threads"]))
-    if kind.b_bits < kind.compute_bits:  # CUDA cores widen the weights, two a lane and instruction
+    if kind.widens:  # CUDA cores widen the weights, two a lane and instruction
         pipe = np.maximum(pipe, tn * tk * c["widen_operations"] / (2 * view.simt_macs["fp32"]))
     if kind.scaled:  # block scales are copied to the tensor memory before a k-step can start
         pipe = np.maximum(pipe, c["scale_cycles"])
@@ -241,8 +251,8 @@ def _traffic(
     # An L2 of one segment keeps results until they are overwritten; between segments they are written through.
     guess = found_share(view, (once_a + once_b + once_c) * batch) if view.l2_segments == 1 else 0.0
     dram_c = once_c * batch * (1 - np.where(rows.kept_c < 0, guess, rows.kept_c))
-    padded = grid_m * t["m"], grid_n * t["n"]
-    l2_a = grid_n * padded[0] * k * a * batch / (t["split_a"] * t["share_a"])
-    l2_b = grid_m * padded[1] * k * stored_b * batch / (t["split_b"] * t["share_b"])
+    # Rows beyond an edge are zeros that no memory is read for.
+    l2_a = grid_n * m * k * a * batch / (t["split_a"] * t["share_a"])
+    l2_b = grid_m * n * k * stored_b * batch / (t["split_b"] * t["share_b"])
     l2_c = once_c * batch + np.where(split > 1, (2 * split) * float(PARTIAL_BYTES) * m * n * batch, 0.0)
     return (dram_a, dram_b, dram_c), (l2_a, l2_b, l2_c)

@@ -183,14 +183,21 @@ def _answer(
     work = Work(macs, np.maximum(tiled - macs, 0.0), sum(full.l2), sum(full.dram) + full.extra, t)
     clock, power = gemm_clock(view, kind, work, lambda hz: at(hz).time, throttle=throttle, toggle=toggle)
     p = at(clock)
-    pace = np.argmax(np.stack(np.broadcast_arrays(*p.paces)), axis=0)
-    order = np.array([LIMITERS.index(name) for name in (kind.pipe, "shared_memory", "l2_port", "latency", "l2")])
-    limiter = np.where(p.memory >= p.compute, LIMITERS.index("dram"), order[pace])
-    limiter = np.where(p.launch + p.reduce > 0.5 * p.time, LIMITERS.index("launch"), limiter)
+    limiter = limiters(kind, p)
     occupancy = t["occupancy"]
     waves = p.full + p.rest / (occupancy * view.sms)
     ints = [np.asarray(x).astype(np.int64) for x in (p.grid_m, p.grid_n, rows.batch, p.ctas, p.k_steps)]
     return Gemms(
         tiles, p.time, p.launch, p.first, p.main, p.tail, p.last, p.reduce, clock, power, tile, split,
-        ints[0], ints[1], ints[2], ints[3], ints[4], waves, occupancy, limiter.astype(np.int64), *p.dram, *p.l2, p.extra,
+        ints[0], ints[1], ints[2], ints[3], ints[4], waves, occupancy, limiter, *p.dram, *p.l2, p.extra,
     )  # fmt: skip
+
+
+def limiters(kind: GemmKind, p: Parts) -> Ints:
+    """Return what limits each evaluation, as indices of `LIMITERS`."""
+    pace = np.argmax(np.stack(np.broadcast_arrays(*p.paces)), axis=0)
+    order = np.array([LIMITERS.index(name) for name in (kind.pipe, "shared_memory", "l2_port", "latency", "l2")])
+    limiter = np.where(p.memory >= p.compute, LIMITERS.index("dram"), order[pace])
+    limiter = np.where(p.launch + p.reduce > 0.5 * p.time, LIMITERS.index("launch"), limiter)
+    out: Ints = limiter.astype(np.int64)
+    return out

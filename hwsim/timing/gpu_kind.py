@@ -51,6 +51,11 @@ class GemmKind:
         """Whether the kernel is fed by bulk copies."""
         return self.instruction in BULK
 
+    @property
+    def widens(self) -> bool:
+        """Whether weights are stored narrower than they are multiplied."""
+        return self.b_bits < self.compute_bits
+
 
 def gemm_kind(
     view: GpuView,

@@ -94,3 +94,12 @@ def vector_times(view: GpuView, work: VectorWork, launch_s: float, clock_hz: flo
     bound = np.argmax(parts, axis=0).astype(np.int64)
     waves = ctas / (view.sms * per_sm)
     return VectorTimes(time, launch, latency, body, bound, ctas.astype(np.int64), waves)
+
+
+def transform_seconds(view: GpuView, dram: npt.ArrayLike, read: npt.ArrayLike, written: npt.ArrayLike) -> Floats:
+    """Seconds of kernels that stream ``read`` and ``written`` bytes through the L2, ``dram`` of them beyond it."""
+    crossing = np.asarray(dram, np.float64) / (view.dram_bytes_per_s * view.constants["stream_efficiency"])
+    through = (np.asarray(read, np.float64) + np.asarray(written, np.float64)) / (
+        view.l2_bytes_per_clk * view.constants["l2_efficiency"] * view.clock_hz
+    )
+    return np.maximum(crossing, through)
