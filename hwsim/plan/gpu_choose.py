@@ -27,10 +27,8 @@ from hwsim.timing.gpu_attention import TILES as ATTENTION_TILES
 from hwsim.timing.gpu_attention import AttentionShape, attention_times
 from hwsim.timing.gpu_gemm import GemmKind, Surroundings, best_gemm
 from hwsim.timing.gpu_memory import BOUNDS as VECTOR_BOUNDS
-from hwsim.timing.gpu_rows import bounded
 from hwsim.timing.gpu_memory import THREADS, VectorWork, transform_seconds, vector_times
-
-PARTS = ("split_a", "split_b", "share_a", "share_b")
+from hwsim.timing.gpu_rows import bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +142,10 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
             GpuChoice(
                 job.algorithm, kind.pipe, job.format, job.m, job.n, job.k, job.batch, (tm, tn, tk), int(tiles.stages[t]),
                 (int(tiles.unit_m[t]), int(tiles.unit_n[t]), int(tiles.warps[t]), int(tiles.slices[t])), grid, split,
-                int(got.ctas[i]), steps, float(got.waves[i]), int(got.occupancy[i]), bounded(names[i], times), job.repeat, times,
-                {k: float(v) for k, v in dram.items()}, {k: float(v) for k, v in l2.items()},
-                parts=tuple(int(getattr(tiles, x)[t]) for x in PARTS), rate=kind.rate,
+                int(got.ctas[i]), steps, float(got.waves[i]), int(got.occupancy[i]), bounded(names[i], times),
+                job.repeat, times, {k: float(v) for k, v in dram.items()}, {k: float(v) for k, v in l2.items()},
+                parts=(int(tiles.split_a[t]), int(tiles.split_b[t]), int(tiles.share_a[t]), int(tiles.share_b[t])),
+                rate=kind.rate,
                 bits=(kind.a_bits, kind.b_bits, kind.c_bits, kind.compute_bits), transforms=job.transforms,
             )
         )  # fmt: skip

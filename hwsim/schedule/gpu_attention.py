@@ -3,7 +3,8 @@
 Stages: dispatch, DRAM to L2, queries and then keys and values from L2 to shared memory, scores, softmax, weighted values,
 results, and where the keys are split the sum of the parts. Scores and weights stay in registers. Causal attention walks
 the blocks up to a tile's diagonal: its loop over keys is an affine one. Masked scores of the blocks on the diagonal are
-computed, and count. Copies of a cache that few queries stream through have cause ``streaming``. ``span`` of a product row: rows of a warp, keys of a block, warps, and parts the keys are split into.
+computed, and count. Copies of a cache that few queries stream through have cause ``streaming``. ``span`` of a product row:
+rows of a warp, keys of a block, warps, and parts the keys are split into.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hwsim.schedule.gpu_choice import GpuChoice, Walk
 from hwsim.schedule.gpu_product import k_classes
 from hwsim.schedule.gpu_rows import Stages
 from hwsim.schedule.gpu_view import GpuView
-from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, ScheduleBuilder
+from hwsim.schedule.table import CAUSE, FORMAT, LEVEL, ScheduleBuilder
 
 PARTIAL_BYTES = 4
 REGISTER, LOCAL = LEVEL["register"], LEVEL["local"]
@@ -93,7 +94,9 @@ class _Attention:
     def _loops(self) -> list[Loop]:
         return [Loop("batch", self.walk.heads), *self.m_loops, *self.n_loops]
 
-    def _per_tile(self, unit: str, width: float, operand: int, source: str, target: str, cause: str, more: list[Loop]) -> None:  # fmt: skip
+    def _per_tile(
+        self, unit: str, width: float, operand: int, source: str, target: str, cause: str, more: list[Loop]
+    ) -> None:
         """Move the queries or results of every tile, the last of a head maybe fewer."""
         tq = self.choice.tile[0]
         loops = [Loop("batch", self.walk.heads), Loop("m", self.tiles), *more]
@@ -171,7 +174,9 @@ class _Attention:
             for n_first, n_trips, keys in k_classes(self.walk.keys, tk, self.choice.split, self.share):
                 # A loop over one block has no index there.
                 n_first, n_trips = (n_first, n_trips) if self.share > 1 else ((*n_first, 0), (*n_trips, 1))
-                out.append(_Class((0, first, *n_first), (self.walk.heads, count, *n_trips), (-1, -1, 0, 0), queries, keys))
+                out.append(
+                    _Class((0, first, *n_first), (self.walk.heads, count, *n_trips), (-1, -1, 0, 0), queries, keys)
+                )
         return out
 
     def _causal(self) -> list[_Class]:

@@ -28,6 +28,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 DRAM, L2, LOCAL, REGISTER = (LEVEL[name] for name in ("dram", "shared", "local", "register"))
+PARTS: tuple[str, ...] = ("launch", "latency", "main", "tail", "reduce")
 FORMAT_NAMES = {code: name for name, code in FORMAT.items()}
 
 
@@ -89,7 +90,8 @@ class _Table:
 
     def sum(self, rows: Bools, values: Any) -> Floats:
         """Sum of ``values`` over some rows of each kernel."""
-        out: Floats = np.bincount(self.s.kernel[rows], weights=np.asarray(values, np.float64)[rows], minlength=self.kernels)
+        weights = np.asarray(values, np.float64)[rows]
+        out: Floats = np.bincount(self.s.kernel[rows], weights=weights, minlength=self.kernels).astype(np.float64)
         return out
 
     def each(self, rows: Bools, values: Any) -> Floats:
@@ -178,7 +180,8 @@ def _products(table: _Table, view: GpuView, kernels: Ints, launch_s: float) -> d
             "tensor" if group[0] else "simt", view.tensor_kind if group[0] else "simt", rate[mine], a_bits[mine],
             b_bits[mine], c_bits[mine], width[mine], group[1], widened=group[2],
         )  # fmt: skip
-        part = Rows(*(x[mine] for x in rows))
+        columns: list[Any] = [x[mine] for x in rows]
+        part = Rows(*columns)
         moved = crossing[mine, 0], crossing[mine, 1], dram_c[mine]
         tile = {name: v[mine] for name, v in t.items()}
         p = cost(view, kind, tile, split[mine], part, "none", np.full(len(mine), view.clock_hz), moved)
@@ -255,12 +258,17 @@ def _attentions(table: _Table, view: GpuView, kernels: Ints, launch_s: float) ->
     scores = table.attention_rows & (s.stage == stage[s.kernel])
     values = table.attention_rows & ~scores
     beat = (s.beat[at] + s.beat[table.first(values)[kernels]]) / 64
-    softmax = table.first(table.alu & (s.cause == CAUSE["issue"])), table.first(table.special & (s.cause == CAUSE["issue"]))
+    softmax = (
+        table.first(table.alu & (s.cause == CAUSE["issue"])),
+        table.first(table.special & (s.cause == CAUSE["issue"])),
+    )
     alu, special = (s.ops[rows[kernels]].astype(np.float64) for rows in softmax)
     ctas = table.ctas[kernels]
     walked = table.each(scores, table.instances)[kernels] / ctas
     split = s.span[at, 3].astype(np.float64)
-    dram = table.each(table.loads, table.moved.sum(axis=1))[kernels] + table.each(table.saves, table.moved[:, 2])[kernels]
+    dram = (
+        table.each(table.loads, table.moved.sum(axis=1))[kernels] + table.each(table.saves, table.moved[:, 2])[kernels]
+    )
     crossing = table.each(table.fetches | table.stores, table.moved.sum(axis=1))[kernels]
     sums = table.fetches & (s.target[:, 2] == REGISTER) & (s.bytes[:, 2] > 0)
     partial = 2 * table.each(sums, table.moved[:, 2])[kernels]
@@ -274,7 +282,7 @@ def _attentions(table: _Table, view: GpuView, kernels: Ints, launch_s: float) ->
 
     def put(mine: Ints, found: dict[str, Any], bounds: tuple[str, ...]) -> None:
         for j, i in enumerate(mine.tolist()):
-            parts = {name: float(found[name][j]) for name in ("launch", "latency", "main", "tail", "reduce") if name in found}
+            parts: dict[str, float] = {name: float(found[name][j]) for name in PARTS if name in found}
             kernel = int(kernels[i])
             name = "tensor" if pipe[i] else "simt"
             times[kernel] = Reading(name, bounds[int(found["bound"][j])], int(table.steps[kernel]), parts)
