@@ -8,6 +8,7 @@ fit is dropped, and the CTAs an SM holds at once (the occupancy) follow from reg
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import dataclass
 from functools import cache
 
@@ -38,6 +39,7 @@ COLUMNS = (
 )
 WARP = 32
 LAYOUTS = ("tn", "nn")
+GENERATIONS = ("current", "first")  # of a library's kernels: today's, or those an architecture started with
 LIBRARIES = {  # the kernels a library has for an architecture's CUDA cores: by generation and lanes of an SM
     "volta": "volta", "turing": "volta", "pascal": "volta", "maxwell": "volta", "ampere-ga100": "ampere",
     "ampere-ga10x": "wide", "ampere-ga10b": "wide", "ada": "wide", "hopper": "hopper", "blackwell": "hopper",
@@ -79,37 +81,50 @@ class Tiles:
 
 
 @cache
-def _catalogue() -> dict[tuple[str, str, str], dict[str, Ints]]:
+def _catalogue() -> dict[tuple[str, str, str, str], dict[str, Ints]]:
     path = accelerators_dir() / "constants" / "gpu_tiles.csv"
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    found: dict[tuple[str, str, str], dict[str, Ints]] = {}
+    found: dict[tuple[str, str, str, str], dict[str, Ints]] = {}
     for kind in KINDS:
-        for library in {*LIBRARIES.values()}:
-            for layout in LAYOUTS:
-                mine = [row for row in rows if row["kind"] == kind and layout in row["layouts"].split()]
-                mine = [row for row in mine if not row["libraries"] or library in row["libraries"].split()]
-                found[kind, library, layout] = {c: np.array([int(row[c]) for row in mine], np.int64) for c in COLUMNS}
+        for library, layout, generation in itertools.product({*LIBRARIES.values()}, LAYOUTS, GENERATIONS):
+            mine = [row for row in rows if row["kind"] == kind and layout in row["layouts"].split()]
+            has = {"", library, *(["later"] if generation == "current" else [])}
+            mine = [row for row in mine if has & {*row["libraries"].split(" ")}]
+            found[kind, library, layout, generation] = {
+                c: np.array([int(row[c]) for row in mine], np.int64) for c in COLUMNS
+            }
     return found
 
 
-def tiles_for(view: GpuView, kind: str, a_bits: int, b_bits: int, layout: str = "tn") -> Tiles:
+def tiles_for(
+    view: GpuView,
+    kind: str,
+    a_bits: int,
+    b_bits: int,
+    layout: str = "tn",
+    kernels: str = "current",
+    sparse: bool = False,
+) -> Tiles:
     """Return the tiles of instruction family ``kind`` that fit ``view`` with operands of these widths.
 
     ``a_bits`` and ``b_bits`` are the widths A and B have in shared memory; ``layout`` "tn" has B stored as a linear layer's
-    weights, n x k, "nn" as k x n. Raises HwsimError for a family or layout the catalogue lacks and when no tile fits.
+    weights, n x k, "nn" as k x n; ``kernels`` "first" are those of the libraries an architecture started with;
+    ``sparse`` those with a 2:4 operand. Raises HwsimError for a family or layout the catalogue lacks and when no tile fits.
     Occupancy: CUDA's rule (registers by warp, shared memory, threads, CTA slots).
     """
     if kind not in KINDS:
         raise HwsimError(f"no tiles of kind '{kind[:32]}'; there are {', '.join(KINDS)}")
     if layout not in LAYOUTS:
         raise HwsimError(f"layout '{layout[:32]}' is neither tn nor nn")
-    return _tiles(view, kind, a_bits, b_bits, layout)
+    if kernels not in GENERATIONS:
+        raise HwsimError(f"kernels '{kernels[:32]}' are neither {' nor '.join(GENERATIONS)}")
+    return _tiles(view, kind, a_bits, b_bits, layout, kernels, sparse)
 
 
 @cache
-def _tiles(view: GpuView, kind: str, a_bits: int, b_bits: int, layout: str) -> Tiles:
-    t = _catalogue()[kind, LIBRARIES.get(view.architecture, "hopper"), layout]
+def _tiles(view: GpuView, kind: str, a_bits: int, b_bits: int, layout: str, kernels: str, sparse: bool) -> Tiles:
+    t = _catalogue()[kind, LIBRARIES.get(view.architecture, "hopper"), layout, kernels]
     wide = max(a_bits, b_bits)
     k = t["k_bytes"] * 8 // wide
     a_step = -(-t["m"] * k * a_bits // (8 * t["split_a"]))
@@ -130,7 +145,11 @@ def _tiles(view: GpuView, kind: str, a_bits: int, b_bits: int, layout: str) -> T
             np.full(len(k), view.max_ctas),
         ]
     )
-    keep = np.flatnonzero((stages >= 2) & (occupancy >= 1) & (k >= 1))
+    fit = (stages >= 2) & (occupancy >= 1) & (k >= 1)
+    if sparse:  # sparse kernels come in the larger tiles; cuSPARSELt takes its largest unless asked to search
+        fit &= np.maximum(t["m"], t["n"]) >= (256 if kernels == "first" else 128)
+        fit &= np.minimum(t["m"], t["n"]) >= (128 if kernels == "first" else 64)
+    keep = np.flatnonzero(fit)
     if not len(keep):
         raise HwsimError(f"no {kind} tile fits {view.name}")
     names = tuple(

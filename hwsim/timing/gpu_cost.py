@@ -23,6 +23,7 @@ Ints = npt.NDArray[np.int64]
 
 PACES = ("tensor", "simt", "shared_memory", "l2_port", "latency", "l2", "dram")
 PARTIAL_BYTES = 4  # partial sums of a split K are fp32
+SCATTER = 2  # they are stored as they lie in registers, eight bytes a thread: half of what a sector could take
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def cost(
     grid_m, grid_n = -(-m // tm), -(-n // tn)
     steps = -(-k // tk)
     k_steps = -(-steps // split)
-    useless = (split > 1) & ((-(-steps // k_steps) != split) | (split > kind.most_splits))
+    useless = (split > 1) & ((-(-steps // k_steps) != split) | (split > (1 if kind.sparse else kind.most_splits)))
     ctas = grid_m * grid_n * batch * split
     full, rest, last = rounds(ctas, view.sms, t["occupancy"])
 
@@ -169,15 +170,18 @@ def cost(
     crossing, l2 = _traffic(view, kind, t, split, rows, grid_m, grid_n, stored_b)
     dram = crossing if dram is None else dram
     # Loads run beside the k-steps.
-    compute, memory = (main + tail) / clock, (dram[0] + dram[1]) / (view.dram_bytes_per_s * c["product_loads"])
-    sharp, larger = c["product_overlap"], np.maximum(compute, memory)
+    compute, memory = (main + tail) / clock, (dram[0] + dram[1]) / (view.dram_bytes_per_s * c["loads_" + style])
+    sharp, larger = c["overlap_" + style], np.maximum(compute, memory)
     body = larger * (1 + (np.minimum(compute, memory) / larger) ** sharp) ** (1 / sharp)
-    # Results (or partial sums, which stay in the L2) leave after them.
+    # Results leave after them; so do the partial sums of a split, to the L2 as far as they fit.
     whole = split == 1  # of a split, the reduction does what is fused
     extra = rows.extra_bytes * (1 - rows.extra_found)
     results = m * n * batch
-    to_dram = np.where(whole, dram[2] + extra, 0.0) / (view.dram_bytes_per_s * c["product_stores"])
-    to_l2 = results * np.where(whole, out, split * PARTIAL_BYTES) + np.where(whole, rows.extra_bytes, 0.0)
+    partial = np.where(whole, 0.0, split * PARTIAL_BYTES * results)
+    spilled = partial * (1 - found_share(view, partial / view.l2_segments))  # every sum has one home
+    rate_in, rate_out = (view.dram_bytes_per_s * c[x] for x in ("loads_" + style, "product_stores"))
+    to_dram = np.where(whole, dram[2] + extra, SCATTER * spilled) / rate_out
+    to_l2 = np.where(whole, results * out + rows.extra_bytes, SCATTER * partial)
     port_rate = np.minimum(l2_rate, np.minimum(ctas, view.sms) * view.l2_sm_bytes_per_clk * l2_share)
     stores = np.maximum(to_dram, to_l2 / (port_rate * clock))
     fused = np.where(whole, rows.lane_cycles * results, 0.0) / (np.minimum(ctas, view.sms) * clock)
@@ -186,9 +190,9 @@ def cost(
     edges = (first + ending) / clock * (1 + again)
     body = body + np.maximum(stores, fused) + edges
     # The reduction of a split reads all partial sums and writes the results.
-    summed = (split * PARTIAL_BYTES * results + rows.extra_bytes) / (l2_rate * clock)
-    summed = np.maximum(summed, (dram[2] + extra) / (view.dram_bytes_per_s * c["product_stores"]))
-    reduce = np.where(whole, 0.0, c["product_split"] + summed)
+    summed = (partial + rows.extra_bytes) / (l2_rate * clock)
+    summed = np.maximum(summed, (dram[2] + extra) / rate_out + spilled / rate_in)
+    reduce = np.where(whole, 0.0, view.graph_launch_s + c["split_" + style] + summed)  # a dependent kernel
     start = {"graph": view.graph_launch_s, "stream": view.stream_launch_s, "none": 0.0}[launch] + c["product_kernel"]
     time = np.where(useless, np.inf, start + body + reduce)
     # Shares of the body, for reports.
@@ -218,7 +222,8 @@ def _pipe_cycles(view: GpuView, kind: GemmKind, t: dict[str, Any], density: floa
     macs = tm * tn
     if kind.bulk:  # an instruction has 64 rows (or, with A and B exchanged, columns)
         macs = np.maximum(tm * np.maximum(tn, 64), np.maximum(tm, 64) * tn)
-    pipe = macs * (tk * density / (kind.rate * c["pipe_bulk" if kind.bulk else "pipe_threads"]))
+    rate = kind.rate * c["pipe_bulk" if kind.bulk else "pipe_threads"] * (c["sparse_rate"] if kind.sparse else 1.0)
+    pipe = macs * (tk * density / rate)
     if kind.widens:  # CUDA cores widen the weights, two a lane and instruction
         pipe = np.maximum(pipe, tn * tk * c["widen_operations"] / (2 * view.simt_macs["fp32"]))
     if kind.scaled:  # block scales are copied to the tensor memory before a k-step can start

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import HwsimError
-from hwsim.schedule.gpu_tiles import Tiles, tiles_for
+from hwsim.schedule.gpu_tiles import Tiles
 from hwsim.schedule.gpu_view import GpuView
 from hwsim.timing.gpu_cost import PACES, Parts, Rows, Surroundings, cost, found_share
 from hwsim.timing.gpu_kind import BITS, FORMS, GemmKind, gemm_kind
@@ -121,7 +121,7 @@ def best_gemm(
             rows = rows._replace(found_b=np.maximum(rows.found_b, share))
     if any((x < 1).any() for x in rows[:4]):
         raise HwsimError("a product needs m, n, k and batch of at least 1")
-    tiles = tiles_for(view, kind.instruction, round(kind.a_bits), round(kind.compute_bits), kind.layout)
+    tiles = kind.tiles(view)
     if given is not None:
         tile, split = (np.broadcast_to(np.asarray(x, np.int64), rows.m.shape) for x in given)
         return _answer(view, kind, tiles, tile, split, rows, launch, throttle, toggle)
@@ -155,9 +155,7 @@ def _choose(view: GpuView, kind: GemmKind, tiles: Tiles, rows: Rows, launch: str
     tile = np.repeat(np.arange(len(tiles)), len(SPLITS))
     split = np.tile(SPLITS, len(tiles))
     parts = cost(view, kind, _take(tiles, tile), split[None, :], rows, launch, view.clock_hz)
-    # Libraries rank kernels by estimates of their own, which favour large tiles.
-    area: Floats = (tiles.m[tile] * tiles.n[tile]).astype(np.float64)
-    best = np.argmin(parts.time * area ** -view.constants["tile_preference"], axis=1)
+    best = np.argmin(parts.time, axis=1)
     return tile[best], split[best]
 
 

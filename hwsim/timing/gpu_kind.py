@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsim.errors import HwsimError, near
+from hwsim.schedule.gpu_tiles import Tiles, tiles_for
 from hwsim.schedule.gpu_view import GpuView
 
 BITS = {
@@ -29,8 +30,8 @@ class GemmKind:
     ``a_bits`` and ``b_bits`` are widths in memory (block scales included); ``compute_bits`` the width in which B is
     multiplied (weights narrower than that are widened by CUDA cores on the way); ``sparse`` says that B (the weights) is
     2:4 compressed; ``form`` names the number format the products are computed in ("": one of ``compute_bits``);
-    ``layout`` is how B is stored: "tn" n x k, as a linear layer's weights, "nn" k x n; ``scaled`` says that blocks of
-    elements have scales of their own.
+    ``layout`` is how B is stored: "tn" n x k, as a linear layer's weights, "nn" k x n; ``kernels`` which generation
+    of a library's; ``scaled`` says that blocks of elements have scales of their own.
     """
 
     pipe: str
@@ -43,6 +44,7 @@ class GemmKind:
     sparse: bool = False
     form: str = ""
     layout: str = "tn"
+    kernels: str = "current"
     scaled: bool = False
     most_splits: int = MOST_SPLITS
 
@@ -56,6 +58,15 @@ class GemmKind:
         """Whether weights are stored narrower than they are multiplied."""
         return self.b_bits < self.compute_bits
 
+    def tiles(self, view: GpuView) -> Tiles:
+        """Return the tiles of such kernels that fit a GPU."""
+        held = (
+            self.compute_bits * 0.5 + 1 if self.sparse else self.compute_bits
+        )  # half of B, and two index bits in four
+        return tiles_for(
+            view, self.instruction, round(self.a_bits), round(held), self.layout, self.kernels, self.sparse
+        )
+
 
 def gemm_kind(
     view: GpuView,
@@ -66,11 +77,12 @@ def gemm_kind(
     *,
     layout: str = "tn",
     pipe: str = "",
+    kernels: str = "current",
 ) -> GemmKind:
     """Return how ``view`` multiplies activations by weights of the formats named.
 
     ``output`` defaults to 16 bits (32 for fp32 and tf32); ``pipe`` "simt" asks for CUDA cores where Tensor Cores could do
-    it (int8 by dp4a). Raises HwsimError for a format or sparsity the GPU lacks.
+    it (int8 by dp4a); ``kernels`` "first" for those of the libraries an architecture started with. Raises HwsimError for a format or sparsity the GPU lacks.
     """
     weights = weights or activations
     for name in (activations, weights, output or activations):
@@ -108,6 +120,7 @@ def gemm_kind(
         sparse,
         FORMS.get(activations, activations),
         layout,
+        kernels,
         scaled,
         splits,
     )

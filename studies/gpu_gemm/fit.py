@@ -32,11 +32,12 @@ ENERGY = {  # constants of power.toml, and the architectures they are fitted for
     "instruction_energy": ("volta", "turing", "ampere-ga100", "ada", "hopper"),
     "tensor_energy": ("volta", "turing", "ampere-ga100", "ada", "hopper", "blackwell"),
 }
-SHARED = ("product_kernel", "product_split", "product_loads", "product_stores", "product_overlap", "product_l2")
-STYLES = ("pipe", "shared", "l2", "latency", "step", "epilogue", "round")
+SHARED = ("product_kernel", "product_stores", "product_l2")
+STYLES = ("pipe", "shared", "l2", "latency", "step", "epilogue", "round", "loads", "overlap", "split")
 FITTED = (
     *SHARED, *(f"{s}_threads" for s in STYLES), *(f"{s}_bulk" for s in STYLES), "simt_issue", "simt_copy", "scale_cycles",
 )  # fmt: skip
+OWN = {"product_kernel": ("blackwell",)}  # constants of gpu.toml that an architecture has to itself
 SETS = (
     "aic/a100-sxm4-80gb/bf16", "aic/h100-sxm/bf16", "aic/l40s/bf16", "aic/b200/bf16", "aic/b200/nvfp4",
     "vidur/a100-sxm4-80gb/fp16", "vidur/h100-sxm/fp16", "neusight/a100-pcie-40gb/fp32", "neusight/h100-sxm/fp32",
@@ -70,10 +71,14 @@ class Problem:
         self.gpu, self.names = load_constants("gpu"), names
         there = {data.machine(v["machine"].iloc[0]).architecture for v in self.sets.values()}
         self.power = {a: load_constants("power", a) for a in {"", *there}}
+        self.own = {a: load_constants("gpu", a) for archs in OWN.values() for a in archs if a in there}
         self.keys = [(n, "gpu") for n in names]
+        self.keys += [(n, f"gpu {a}") for n, archs in OWN.items() for a in archs if a in self.own]
         self.keys += [(n, a) for n, archs in ENERGY.items() for a in archs if a in self.power]
 
     def table(self, key: tuple[str, str]) -> Constants:
+        if key[1].startswith("gpu "):
+            return self.own[key[1].removeprefix("gpu ")]
         return self.gpu if key[1] == "gpu" else self.power[key[1]]
 
     def start(self) -> Floats:
@@ -102,7 +107,7 @@ class Problem:
         simt = "fp32" in name or name == "deepbench/t4/int8"
         bulk = not simt and view.tensor_kind in ("wgmma", "tcgen05")
         constant, architecture = key
-        if architecture not in ("gpu", "", view.architecture):
+        if architecture not in ("gpu", "", view.architecture, f"gpu {view.architecture}"):
             return False
         if constant.startswith("simt"):
             return simt
@@ -117,9 +122,10 @@ class Problem:
     def residuals(self, name: str, values: dict[tuple[str, str], float]) -> Floats:
         """Log ratios of one set's rows, recorded tiles included."""
         rows = self.sets[name]
-        given = {n: v for (n, a), v in values.items() if a == "gpu"}
         machine = rows["machine"].iloc[0]
         architecture = data.machine(machine).architecture
+        given = {n: v for (n, a), v in values.items() if a == "gpu"}
+        given |= {n: v for (n, a), v in values.items() if a == f"gpu {architecture}"}
         energy = {n: v for (n, a), v in values.items() if a in ("", architecture)}
         with data.energies(machine, energy):
             logs = [np.log(data.predict(rows, given) / rows["us"].to_numpy())]
@@ -190,9 +196,10 @@ def write(problem: Problem, values: dict[tuple[str, str], float]) -> None:
         path = ROOT / "accelerators" / "constants" / f"{family}.toml"
         text = path.read_text()
         for (name, architecture), value in values.items():
-            if (architecture == "gpu") != (family == "gpu"):
+            if architecture.startswith("gpu") != (family == "gpu"):
                 continue
-            head = f"[architecture.{architecture}.{name}]" if architecture not in ("", "gpu") else f"[constant.{name}]"
+            own = architecture.removeprefix("gpu").strip()
+            head = f"[architecture.{own}.{name}]" if own else f"[constant.{name}]"
             constant = problem.table((name, architecture)).table[name]
             shown = f'"{value * 1e6:.3g} us"' if constant.dimension == "time" else f"{value:.3g}"
             text = re.sub(rf"({re.escape(head)}\nvalue = \[)(\"[^\"]*\"|[^,]*)", lambda m, v=shown: m[1] + v, text)
@@ -212,7 +219,7 @@ def main() -> None:
     lines = []
     for (name, where), value in values.items():
         c = problem.table((name, where)).table[name]
-        label = name if where in ("", "gpu") else f"{where} {name}"
+        label = f"{where.removeprefix('gpu').strip()} {name}".strip()
         lines.append({"constant": label, "value": f"{value:.4g}", "low": c.low, "high": c.high, "means": c.means})
     table = pd.DataFrame(lines)
     table.to_csv(Path(__file__).parent / "fit.csv", index=False)

@@ -113,7 +113,9 @@ def source_of(src: str, framework: str, name: str, dtype: str) -> Any:
 def kind_of(view: GpuView, source: Any, dtype: str, sparsity: str = "dense") -> GemmKind:
     """Return the kind of product a row is."""
     activations, weights = OPERANDS.get(dtype, (dtype, ""))
-    return gemm_kind(view, activations, weights, sparsity=sparsity, layout=source.layout, pipe=source.pipe)
+    return gemm_kind(
+        view, activations, weights, sparsity=sparsity, layout=source.layout, pipe=source.pipe, kernels=source.kernels
+    )
 
 
 def found(view: GpuView, kind: GemmKind, source: Any, rows: pd.DataFrame) -> Surroundings:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 import rows as data
 
-from hwsim.schedule.gpu_tiles import tiles_for
 from hwsim.timing.gpu_gemm import best_gemm
 
 Floats = npt.NDArray[np.float64]
@@ -41,7 +40,7 @@ def recorded_times(rows: pd.DataFrame, constants: dict[str, float] | None = None
         view = replace(view, constants={**view.constants, **constants})
     source = data.source_of(first["src"], first["framework"], first["machine"], first["dtype"])
     kind = data.kind_of(view, source, first["dtype"], first["sparsity"])
-    tiles = tiles_for(view, kind.instruction, round(kind.a_bits), round(kind.compute_bits), kind.layout)
+    tiles = kind.tiles(view)
     index = np.full(len(rows), -1)
     for i in range(len(tiles)):
         same = (said["m"] == tiles.m[i]) & (said["n"] == tiles.n[i]) & (said["slices"] == tiles.slices[i])
