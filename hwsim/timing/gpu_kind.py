@@ -82,7 +82,8 @@ def gemm_kind(
     """Return how ``view`` multiplies activations by weights of the formats named.
 
     ``output`` defaults to 16 bits (32 for fp32 and tf32); ``pipe`` "simt" asks for CUDA cores where Tensor Cores could do
-    it (int8 by dp4a); ``kernels`` "first" for those of the libraries an architecture started with. Raises HwsimError for a format or sparsity the GPU lacks.
+    it (int8 by dp4a); ``kernels`` "first" for those of the libraries an architecture started with. Raises HwsimError for a
+    format or sparsity the GPU lacks.
     """
     weights = weights or activations
     for name in (activations, weights, output or activations):

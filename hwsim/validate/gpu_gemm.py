@@ -55,6 +55,7 @@ class Source:
     data: str
     layout: str
     pipe: str
+    kernels: str
     note: str
 
 
@@ -166,7 +167,9 @@ def predict(chosen: Sequence[Case]) -> list[Outcome]:
 
 def _times(view: GpuView, source: Source, dtype: str, sparsity: str, shape: Mapping[str, Any]) -> tuple[Floats, Floats]:
     activations, weights = OPERANDS.get(dtype, (dtype, ""))
-    kind = gemm_kind(view, activations, weights, sparsity=sparsity, layout=source.layout, pipe=source.pipe)
+    kind = gemm_kind(
+        view, activations, weights, sparsity=sparsity, layout=source.layout, pipe=source.pipe, kernels=source.kernels
+    )
     m, n, k, batch = (shape[key] for key in ("m", "n", "k", "batch"))
     a, b, c = m * k * batch * kind.a_bits / 8, n * k * batch * kind.b_bits / 8, m * n * batch * kind.c_bits / 8
     got = best_gemm(
