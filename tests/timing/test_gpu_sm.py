@@ -89,7 +89,7 @@ def test_a_loop_that_waits_for_round_trips_is_exact(case, latency):
     others = sorted(form.circuits.tolist())[-2]
     few_warps = tile.warps <= config.sub_cores and tile.k <= 2 * tile.instruction.k and not sum(tile.step_bytes()) % 512
     if few_warps and others <= 0.25 * form.cycles:
-        clocks, periodic = period(run_tile(tile, config, 1, steps_for(tile)), tile.stages)
+        clocks, periodic = period(run_tile(tile, config, 1, 2 * steps_for(tile)), tile.stages)
         assert periodic
         assert abs(float(clocks) * (tile.stages - 1) - round(form.cycles * (tile.stages - 1))) <= 1
 
