@@ -127,7 +127,11 @@ def story_3() -> None:
     for text in of(3)[:3]:
         whole = " ".join(text.split())
         found = re.search(r"2:4 in (\d+) of (\d+) .*?, ([\d.]+) % .*?: ([\d.]+)x there, ([\d.]+)x in all", whole)
-        assert found, text
+        if found is None:  # no sparse kernel was worth taking, and the line says why of every product
+            assert re.search(
+                r"2:4 in 0 of \d+ products with weights; .*(no faster than dense|no sparse kernel)", whole
+            ), text
+            continue
         taken, asked, part, there, overall = map(float, found.groups())
         assert taken <= asked and 1.0 <= overall <= 1.3
         assert overall <= 1 / (1 - part / 100 * (1 - 1 / there)) + 0.011  # Amdahl: no more than its layers gain
@@ -138,9 +142,9 @@ def story_3() -> None:
 def story_4() -> None:
     grid, single = of(4)
     table = [numbers(line) for line in grid.splitlines()[2:]]
-    assert all(1.0 <= gain < 2.0 for row in table for gain in row[1:])
-    assert all(row[1] < 1.2 and row[-1] > 1.3 for row in table)
-    assert "pytorch/pytorch#111339" in single  # not slower than dense here: the answer has to say why
+    assert all(0 < gain < 2.0 for row in table for gain in row[1:])
+    assert all(row[1] < 1.2 for row in table) and table[-1][-1] > 1.3
+    assert table[0][3] < 1 and "no faster than dense: 1" in single  # one row of 4096 x 4096: dense is kept
 
 
 def story_5() -> None:
