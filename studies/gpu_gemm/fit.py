@@ -1,9 +1,10 @@
 """Fit the constants of matrix products on GPUs, on at most a fifth of the rows: `python studies/gpu_gemm/fit.py`.
 
-Rows: of each set at most LIMIT from fold 0 of whole (N, K) pairs, none of the devices held out (rows.HELD_OUT), none of the
-quantised sets except nvfp4's for `scale_cycles`. Where a kernel's name shows its tile, that tile's own time is a residual
-too. The residual is the logarithm of the ratio, with a soft l1 loss; bounded Gauss-Newton steps (scipy least_squares) on
-logistic coordinates. Writes fit.csv, and the values into accelerators/constants with --write.
+Rows: of each set at most LIMIT from fold 0 of whole (N, K) pairs, none of the devices held out (rows.HELD_OUT), of
+quantised sets nvfp4's for `scale_cycles`, and fp8's and the T4's int8 for their energies. Where a kernel's name shows its
+tile, that tile's own time is a residual too. The residual is the logarithm of the ratio, with a soft l1 loss; bounded
+Gauss-Newton steps (scipy least_squares) on logistic coordinates. Writes fit.csv, and the values into
+accelerators/constants with --write.
 """
 
 from __future__ import annotations

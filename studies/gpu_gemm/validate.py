@@ -298,6 +298,23 @@ def leave_one_out(rows: pd.DataFrame, say: Callable[[str], None] = print) -> pd.
     )
 
 
+def write_tables() -> None:
+    """Put every table of the study on one page, tables.md."""
+    titles = {
+        "scores": "Scores (rows of (N, K) pairs never fitted on; % of the measured time)", "classes": "By size, all rows",
+        "tile_choice": "Choice of tiles", "sparse": "Slopes over K, VENOM", "ablation": "Without each term (not refitted)",
+        "leave_one_out": "Each device, constants fitted without it", "fit": "Constants",
+    }  # fmt: skip
+    page = ["# Tables of the study of matrix products on GPUs", "", "Made by `validate.py`."]
+    for name, title in titles.items():
+        path = HERE / f"{name}.csv"
+        if path.is_file():
+            table = pd.read_csv(path).fillna("").astype(str)
+            page += ["", f"## {title}", "", "| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+            page += ["| " + " | ".join(line) + " |" for line in table.to_numpy()]
+    (HERE / "tables.md").write_text("\n".join(page) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data")
@@ -336,6 +353,7 @@ def main() -> None:
         left = leave_one_out(rows)
         left.round(1).to_csv(HERE / "leave_one_out.csv", index=False)
         print(left.round(1).to_string())
+    write_tables()
 
 
 if __name__ == "__main__":
