@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from hwsim.machine import load_accelerator
-from hwsim.schedule.gpu_tiles import tiles_for
 from hwsim.schedule.gpu_view import GpuView, gpu_view
 from hwsim.timing.gpu_cost import Rows, cost
 from hwsim.timing.gpu_instructions import Instruction, instruction
@@ -42,14 +41,14 @@ def without_shares(view: GpuView) -> GpuView:
         part, _, style = name.partition("_")
         if style in ("threads", "bulk"):
             value = {"pipe": 1.0, "shared": 1.0, "l2": 1.0, "latency": 1.0, "step": 0.0}.get(part, value)
-        ideal[name] = value
+        ideal[name] = 1.0 if name == "sparse_rate" else value
     return replace(view, name=f"{view.name} without shares", constants=ideal)
 
 
 def engine_clocks(view: GpuView, number_format: str, sparsity: str) -> tuple[object, np.ndarray]:
     """The engine's tiles, and its clocks per k-step with every SM full of CTAs and nothing to wait for in DRAM."""
     kind = gemm_kind(view, number_format, sparsity=sparsity)
-    tiles = tiles_for(view, kind.instruction, round(kind.a_bits), round(kind.compute_bits), kind.layout)
+    tiles = kind.tiles(view)
     t = {f: getattr(tiles, f) for f in tiles.__dataclass_fields__ if isinstance(getattr(tiles, f), np.ndarray)}
     n = len(tiles)
     one, zero = np.ones(n), np.zeros(n)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from hwsim.machine import load_accelerator
-from hwsim.schedule.gpu_tiles import tiles_for
 from hwsim.schedule.gpu_view import GpuView, gpu_view
 from hwsim.timing.gpu_cost import Rows, cost
 from hwsim.timing.gpu_kind import gemm_kind
@@ -44,7 +43,7 @@ def main() -> None:
     for device in DEVICES:
         view = gpu_view(load_accelerator(device))
         kind = gemm_kind(view, "fp16")
-        tiles = tiles_for(view, kind.instruction, 16, 16)
+        tiles = kind.tiles(view)
         large = [x for x in range(len(tiles)) if tiles.m[x] * tiles.n[x] >= 128 * 128]
         for _ in range(number):
             at = rng.choice(large)
