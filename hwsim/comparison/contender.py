@@ -168,6 +168,7 @@ def run(net: Network, acc: Accelerator, options: RunOptions) -> Point:
             precision=options.precision,
             sparsity=options.sparsity,
             stack=options.stack,
+            parallel=options.parallel,
         )
     except HwsimError as error:
         return Point(options.batch, refused=str(error))

@@ -83,6 +83,7 @@ def serve(
     context: int | None = None,
     sparsity: str | None = None,
     stack: str | None = None,
+    parallel: str | None = None,
     prompt: str | int | Lengths | None = None,
     output: str | int | Lengths | None = None,
     ttft: str | float | None = None,
@@ -115,8 +116,9 @@ def serve(
     unknown name, or a network no machine runs.
     """
     searching, rate = rate == "search", None if rate == "search" else rate
-    searching, rate = rate == "search", None if rate == "search" else rate
-    options = RunOptions(1, {} if shapes is None else shapes, phase, context, precision, sparsity, stack).check()
+    options = RunOptions(
+        1, {} if shapes is None else shapes, phase, context, precision, sparsity, stack, parallel=parallel
+    ).check()
     recorded = trace if isinstance(trace, Trace | None) else read_trace(Path(trace))
     load = make_load(
         scenario,

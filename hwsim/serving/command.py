@@ -82,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--post", metavar="STAGES", default=(), help="host work after it: dequantise,nms")
     parser.add_argument("--image", metavar="1280x720", default="1280x720", help="the frame as it arrives, for --pre")
     parser.add_argument("--stack", help="software, as for run")
+    parser.add_argument(
+        "--parallel", metavar="KIND", help="how GPUs of one machine (NAME*8) share the work: data, tensor"
+    )
     parser.add_argument("--precision", help="as for run; default the network's own, or the nearest a machine has")
     parser.add_argument("--sparsity", help="as for run")
     parser.add_argument("--shapes", default="", metavar="S=384,…", help="values of further symbols")
@@ -107,7 +110,7 @@ def run(args: argparse.Namespace, shapes: dict[str, int]) -> int:
              "percentile", "machines", "max_batch", "between", "routing", "order", "queue", "timeout", "host_workers",
              "swap_bandwidth", "precision", "phase", "context", "sparsity", "prompt", "output", "ttft", "tpot", "reserve",
              "prefill_batch", "block",
-             "pre", "post", "image", "stack")  # fmt: skip
+             "pre", "post", "image", "stack", "parallel")  # fmt: skip
     zero = ("pause", "max_delay", "variation", "before", "after")
     given = {name: getattr(args, name) for name in plain}
     given |= {name: getattr(args, name) for name in (*zero, "concurrent") if getattr(args, name) is not None}

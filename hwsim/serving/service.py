@@ -91,6 +91,7 @@ class Service:
             "precision": options.precision,
             "sparsity": options.sparsity,
             "stack": options.stack,
+            "parallel": options.parallel,
         }
         return simulate(self.net, self.acc, batch=batch, **(asked | changes))  # type: ignore[arg-type]
 

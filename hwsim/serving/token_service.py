@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator
@@ -47,9 +47,7 @@ class TokenService:
                 f"network {net.name} keeps no key/value cache: tokens are for language models; leave out prompt and output"
             )
         self.net, self.acc = net, acc
-        self.service = Service(
-            net, acc, RunOptions(1, options.shapes, "decode", 1, options.precision, options.sparsity)
-        )
+        self.service = Service(net, acc, replace(options, batch=1, phase="decode", context=1))
         if self.service.refused:
             raise HwsimError(self.service.refused)
         self.note, self.format = self.service.note, self.service.format

@@ -180,6 +180,7 @@ def test_the_highest_rate_meets_the_objective_and_half_a_per_cent_more_does_not(
     assert found.verdict == "PASS" and passes < fails <= passes * 1.0051
     assert hwsim.serve("resnet50", "tpu-v5e", rate=passes, **options).verdict == "PASS"
     assert hwsim.serve("resnet50", "tpu-v5e", rate=fails, **options).verdict == "FAIL"
+    assert hwsim.serve("resnet50", "tpu-v5e", rate="search", **options).searched == found.searched
 
 
 def test_the_smallest_fleet_meets_the_objective_and_one_less_does_not() -> None:
