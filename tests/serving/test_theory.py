@@ -132,14 +132,14 @@ def test_tokens_one_request_at_a_time_are_mg1() -> None:
     """A machine that runs one request at a time serves as long as its prompt and tokens take, whatever their spread."""
     prefill, decode = Curve((1, 1001), (2 * MS, 12 * MS)), Curve((1, 2001), (MS, 3 * MS))
     setup = TokenSetup((TokenKind({1: prefill}, {1: decode}, 10_000, 16, 1),), (0,))
-    waits, theory = [], []
+    waits, theory, count = [], [], 10_000
     for seed in range(RUNS):
-        prompts, outputs = lengths(300, 0.7, REQUESTS, seed, 4), lengths(20, 1.0, REQUESTS, seed, 5)
+        prompts, outputs = lengths(300, 0.7, count, seed, 4), lengths(20, 1.0, count, seed, 5)
         pairs = zip(prompts, outputs, strict=True)
         times = np.array([prefill.at(p) + sum(decode.at(p + n) for n in range(o - 1)) for p, o in pairs])
         mean_s = float(times.mean()) / 1e9
         rate = 0.7 / mean_s
-        arrival = arrival_times(Pattern(), rate, REQUESTS, seed).tolist()
+        arrival = arrival_times(Pattern(), rate, count, seed).tolist()
         seen = token_engine.run(setup, TokenRequests(arrival, prompts, outputs))
         assert (seen.finish_ns - seen.start_ns == times).all()
         waits.append(float(np.mean((seen.start_ns - seen.arrival_ns)[WARMUP:])) / 1e9)
