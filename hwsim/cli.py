@@ -245,7 +245,7 @@ def _output_files(*paths: str | None) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from hwsim.report import text
+    from hwsim.report import kernel_text, text
     from hwsim.simulation import simulate
 
     if args.top is not None and args.top < 1:
@@ -288,14 +288,15 @@ def _run(args: argparse.Namespace) -> int:
     if result.compiler_log:
         print("\n" + result.compiler_log)
     print()
-    count = None if args.layers else args.top or 12
     total = len(result.kernels)
-    if count is not None and count < total:
-        print(f"  The {count} most expensive of {total} kernels (--layers shows all)")
-    print(text.kernel_table(result, count))
+    if args.layers:
+        print(kernel_text.kernel_table(result))
+    else:
+        print(f"  The costliest of {total} kernels, alike ones in one line (--layers shows all)")
+        print(kernel_text.kind_table(result, args.top or 12))
     if args.detail:
         print()
-        print(text.detail_table(result))
+        print(kernel_text.detail_table(result))
     print()
     print(text.notes(result))
     for path in (*paths, args.parquet):

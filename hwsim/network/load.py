@@ -48,11 +48,18 @@ def load_network(source: str | PathLike[str] | Network | Any) -> Network:
         raise HwsimError(f"{text}: {_what_is(path)}")
     names = zoo()
     name = text.removeprefix("torchvision:").removeprefix("timm:")
-    hit = names.get(name) or names.get(name.replace("-", "_")) or names.get(name.replace("_", "-"))
+    hit = names.get(name)
+    if hit is None:  # resnet-50, ResNet50, bert_large: names differ in case and in what parts their words
+        alike = [known for known in names if _letters(known) == _letters(name)]
+        hit = names[alike[0]] if len(alike) == 1 else None
     if hit is None:
         raise HwsimError(f"unknown network {text[:200]!r}{near(name[:200], names)} (hwsim list networks shows all)")
     stat = hit.stat()
     return _shipped(hit, stat.st_mtime_ns, stat.st_size)
+
+
+def _letters(name: str) -> str:
+    return name.lower().translate(str.maketrans("", "", "-_. "))
 
 
 @lru_cache(maxsize=32)

@@ -7,7 +7,7 @@ policy forbids loading anything. Equal results give equal pages.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hwsim
 from hwsim.errors import HwsimError
@@ -30,10 +30,12 @@ from hwsim.report.figures import (
     unit_track,
 )
 from hwsim.report.html_table import kernel_table
+from hwsim.report.kinds import kinds
 from hwsim.report.page import answer_cards, meter, page, section
 from hwsim.report.table import clip, percent, significant, size
 from hwsim.report.text import told_band
 from hwsim.report.timeline import Slice, kernel_slices, unit_slices
+from hwsim.report.why import meaning
 from hwsim.schedule.table import UNITS
 
 if TYPE_CHECKING:
@@ -94,9 +96,10 @@ def _verdict(result: Result) -> str:
     share = result.time_shares[result.bound_by]
     sol = result.bound_s / result.latency_s
     times = f"{significant(1 / sol)} times its bound" if sol > 0 else "with no bound from arithmetic or memory"
+    told = meaning(result.accelerator.family, result.bound_by)
     return text(
         f"One run takes {si(result.latency_s, 's')}, {times}. The largest part of the time, "
-        f"{percent(100 * share)} %, is {_doing(result.bound_by)}."
+        f"{percent(100 * share)} %, is {_doing(result.bound_by)}{': ' if told else ''}{told}."
     )
 
 
@@ -186,11 +189,7 @@ def _energy(result: Result) -> str:
 
 
 def _kernels(result: Result) -> str:
-    groups: dict[tuple[object, ...], list[dict[str, Any]]] = {}
-    for row in result.kernels:  # alike to the last cycle, as the blocks of a network are
-        times = tuple(row[_time_key(name)] for name in result.limiters)
-        groups.setdefault((row["op"], row["bound_s"], times), []).append(row)
-    most = sorted(groups.values(), key=lambda g: -sum(row["latency_s"] for row in g))[:_BARS]
+    most = kinds(result.kernels, _BARS)  # alike to the last cycle, as the blocks of a network are
     scale = max([g[0]["latency_s"] for g in most] + [g[0]["bound_s"] for g in most]) or 1.0
     items = [
         '<li class="h"><span class="h">kernel</span><span class="h">time by cause of one, the mark is its bound</span>'

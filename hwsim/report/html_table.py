@@ -17,6 +17,13 @@ MAX_ROWS = 1000
 
 _CELLS = 30_000  # beyond this many cells only the main columns are written, so that the page stays small
 
+_KNOWN = {
+    "kernel", "name", "op", "kind", "layers", "format", "passes", "macs", "latency_s", "cycles", "share_pct", "bound_s",
+    "sol_pct", "bound", "limiter", "utilization_useful_pct", "utilization_padded_pct", "dram_read_bytes",
+    "dram_write_bytes", "on_chip_read_bytes", "weight_bytes", "energy_j",
+}  # fmt: skip
+"""Columns that every family has and that the table shows in its own way."""
+
 Cell = Callable[[dict[str, Any]], str]
 
 
@@ -68,6 +75,23 @@ _DETAIL = (
 )
 
 
+def _planned(rows: list[dict[str, Any]]) -> list[_Column]:
+    """What a family says of how its kernels run (tile, grid, waves …): the columns between energy and time by cause."""
+    names = [key for key in rows[0] if key not in _KNOWN and not key.startswith(("time_", "energy_"))]
+    shown = [key for key in names if any(row[key] not in ("", None) for row in rows)]
+    return [_Column(key.replace("_", " "), _figure(key), detail=True) for key in shown]
+
+
+def _figure(key: str) -> Cell:
+    def cell(row: dict[str, Any]) -> str:
+        value = row[key]
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return significant(value) if isinstance(value, float) else text(clip("" if value is None else str(value), 90))
+
+    return cell
+
+
 def _measured(rows: list[dict[str, Any]]) -> list[_Column]:
     """Columns of time by cause and energy by component, those that are zero everywhere left out."""
     out = []
@@ -88,7 +112,7 @@ def kernel_table(result: Result) -> str:
     if total > MAX_ROWS:
         largest = sorted(rows, key=lambda row: -row["latency_s"])[:MAX_ROWS]
         rows = sorted(largest, key=lambda row: row["kernel"])
-    columns = [*_MAIN, *_DETAIL, *_measured(rows)]
+    columns = [*_MAIN, *_DETAIL, *_planned(rows), *_measured(rows)]
     complete = len(columns) * len(rows) <= _CELLS
     if not complete:
         columns = list(_MAIN)

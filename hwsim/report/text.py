@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.bands import Band
 from hwsim.report.table import clip, percent, plain, si, significant, size, table
+from hwsim.report.why import meaning
 from hwsim.result import Result
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def summary(result: Result) -> str:
         *_sparse(result),
         ("Time", ", ".join(f"{n} {percent(100 * s)} %" for n, s in _largest(r.time_shares, 7))),
         ("Bound by", r.bound_by),
+        *_meaning(r),
     ]
     name = plain(clip(r.network.name, 100))
     head = f"{name} on {r.accelerator.name} ({r.accelerator.target}), batch {options.batch}, {precision}"
@@ -59,6 +61,12 @@ def _band(result: Result) -> list[tuple[str, str]]:
     if band is None:
         return []
     return [("", told_band(result, band))]
+
+
+def _meaning(result: Result) -> list[tuple[str, str]]:
+    """What that limiter means on such a machine."""
+    told = meaning(result.accelerator.family, result.bound_by)
+    return [("", line) for line in textwrap.wrap(told, 108)]
 
 
 def told_band(result: Result, band: Band) -> str:
@@ -178,49 +186,6 @@ _LIMITS = {"l2": "L2 bandwidth", "dram": "memory bandwidth", "tensor": "tensor c
 def _counted(names: Iterable[str]) -> str:
     found = Counter(names).most_common(4)
     return ", ".join(f"{name} ({count})" for name, count in found)
-
-
-_COLUMNS = ("#", "kernel", "op", "ms", "share %", "SOL %", "limiter", "useful %", "padded %", "read", "written", "mJ")
-
-
-def kernel_table(result: Result, top: int | None = None) -> str:
-    """Return the per-kernel table, in order, or the ``top`` most expensive ones first."""
-    rows = list(result.kernels)
-    if top is not None:
-        rows = sorted(rows, key=lambda row: -row["latency_s"])[:top]
-    cells = [
-        (
-            str(row["kernel"]),
-            clip(row["name"], 34),
-            row["op"],
-            significant(row["latency_s"] * 1e3),
-            percent(row["share_pct"]),
-            percent(row["sol_pct"]),
-            row["limiter"],
-            percent(row["utilization_useful_pct"]),
-            percent(row["utilization_padded_pct"]),
-            size(row["dram_read_bytes"]),
-            size(row["dram_write_bytes"]),
-            significant(row["energy_j"] * 1e3),
-        )
-        for row in rows
-    ]
-    return table(_COLUMNS, cells, left=(1, 2, 6))
-
-
-def detail_table(result: Result) -> str:
-    """Return, per kernel, microseconds by what it did or waited for, and microjoules by component."""
-    first = result.kernels[0]
-    times = [k for k in first if k.startswith("time_") and any(row[k] for row in result.kernels)]
-    energies = [
-        k for k in first if k.startswith("energy_") and k != "energy_j" and any(row[k] for row in result.kernels)
-    ]
-    header = ["#", "kernel", *(f"{k[5:-2]} us" for k in times), *(f"{k[7:-2]} uJ" for k in energies)]
-    cells = [
-        [str(row["kernel"]), clip(row["name"], 28), *(significant(row[k] * 1e6) for k in (*times, *energies))]
-        for row in result.kernels
-    ]
-    return table([h.replace("_", " ") for h in header], cells, left=(1,))
 
 
 def notes(result: Result) -> str:

@@ -152,3 +152,9 @@ def test_the_compilers_view_of_an_edge_tpu(capsys: pytest.CaptureFixture[str]) -
     assert "Off-chip memory used for streaming uncached model parameters:" in told
     assert main(["compile", "mobilenet_v2", "--on", "t4"]) == 2
     assert "edgetpu_compiler compiles for coral-usb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ResNet-50", "resnet_50", "resnet50"])
+def test_names_of_networks_are_forgiving(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    code, out, err = run(capsys, "run", name, "--on", "tpu-v4")
+    assert (code, err) == (0, "") and out.startswith("resnet50 on ")
