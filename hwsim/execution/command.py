@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.arguments import shapes
 from hwsim.errors import HwsimError
 from hwsim.files import check_writable, write_whole
 
 Array = npt.NDArray[Any]
 
 
-def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    """Add the options of ``command`` (execute, verify or numerics)."""
+def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("network", help="a zoo name, or a .layers.csv, .onnx or .tflite file")
     parser.add_argument(
         "--on",
@@ -47,22 +48,25 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--json", metavar="FILE", help="write the verdict as JSON (- for standard output)")
 
 
-def main(args: argparse.Namespace, shapes: dict[str, int]) -> int:
-    """Run one of the commands and print what it found; verify exits with 1 when values differ."""
-    common = {"seed": args.seed, "batch": args.batch, "shapes": shapes}
-    given = _read(args.inputs) if args.inputs else None
-    if args.command == "execute":
-        return _execute(args, given, common)
-    return _verify(args, given, common) if args.command == "verify" else _numerics(args, given, common)
+add_arguments_of_execute = partial(_add_arguments, command="execute")
+add_arguments_of_verify = partial(_add_arguments, command="verify")
+add_arguments_of_numerics = partial(_add_arguments, command="numerics")
 
 
-def _execute(args: argparse.Namespace, given: Any, common: dict[str, Any]) -> int:
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """What the three commands are told alike."""
+    inputs = _read(args.inputs) if args.inputs else None
+    return {"inputs": inputs, "seed": args.seed, "batch": args.batch, "shapes": shapes(args.shapes)}
+
+
+def main_of_execute(args: argparse.Namespace) -> int:
+    """Run a network with values and show its outputs; return the exit code."""
     from hwsim.execution.run import execute
 
     target = None if args.output is None else check_writable(args.output)
     made = execute(
-        args.network, args.on, given, precision=args.precision, semantics=args.semantics,
-        intermediates=args.intermediates, **common,
+        args.network, args.on, precision=args.precision, semantics=args.semantics, intermediates=args.intermediates,
+        **_given(args),
     )  # fmt: skip
     print(f"{args.network} as {made.arithmetic} ({made.evidence})")
     for name, value in made.outputs.items():
@@ -81,17 +85,19 @@ def _execute(args: argparse.Namespace, given: Any, common: dict[str, Any]) -> in
     return 0
 
 
-def _verify(args: argparse.Namespace, given: Any, common: dict[str, Any]) -> int:
+def main_of_verify(args: argparse.Namespace) -> int:
+    """Compare values with the oracle and show the verdict; the exit code is 1 where they differ."""
     from dataclasses import asdict
 
     from hwsim.execution.verification import verify
 
-    found = verify(args.network, args.on, given, precision=args.precision, semantics=args.semantics, **common)
+    found = verify(args.network, args.on, precision=args.precision, semantics=args.semantics, **_given(args))
     _report(args.json, found.text(), asdict(found))
     return 1 if found.different else 0
 
 
-def _numerics(args: argparse.Namespace, given: Any, common: dict[str, Any]) -> int:
+def main_of_numerics(args: argparse.Namespace) -> int:
+    """Show what each precision costs, layer by layer; return the exit code."""
     from dataclasses import asdict
 
     from hwsim.execution.numerics_report import numerics
@@ -100,7 +106,7 @@ def _numerics(args: argparse.Namespace, given: Any, common: dict[str, Any]) -> i
     names = [p.strip() for p in args.precisions.split(",") if p.strip()]
     if not names:
         raise HwsimError("--precisions names none; write e.g. bf16,fp16")
-    found = numerics(args.network, args.on, names, given, **common)
+    found = numerics(args.network, args.on, names, **_given(args))
     lines = []
     for one in found:
         worst = one.worst

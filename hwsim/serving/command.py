@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hwsim.arguments import output_files, shapes
 from hwsim.comparison.price_arguments import add_price_arguments, prices_of
 from hwsim.files import write_whole
 
@@ -102,8 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, shapes: dict[str, int]) -> int:
-    """Serve and print; the files named are known to be writable."""
+def main(args: argparse.Namespace) -> int:
+    """Serve and print; files that cannot be written are refused first."""
+    output_files(args.json, args.csv, args.requests_csv)
     from hwsim.serving.api import serve
 
     plain = ("scenario", "rate", "arrivals", "trace", "requests", "duration", "samples", "clients", "seed", "warmup", "slo",
@@ -114,7 +116,7 @@ def run(args: argparse.Namespace, shapes: dict[str, int]) -> int:
     zero = ("pause", "max_delay", "variation", "before", "after")
     given = {name: getattr(args, name) for name in plain}
     given |= {name: getattr(args, name) for name in (*zero, "concurrent") if getattr(args, name) is not None}
-    serving = serve(args.network, args.on, shapes=shapes, prices=prices_of(args), progress=True, **given)
+    serving = serve(args.network, args.on, shapes=shapes(args.shapes), prices=prices_of(args), progress=True, **given)
     renders = ((args.json, serving.to_json), (args.csv, serving.to_csv), (args.requests_csv, serving.requests_csv))
     for path, render in renders:
         if path == "-":

@@ -62,11 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="leave the table of operators out")
 
 
-def command(args: argparse.Namespace, shapes: Mapping[str, int] | None = None) -> str:
-    """Return the text ``hwsim compile`` prints."""
-    done = edge_tpu_compile(args.networks, args.on, segments=args.segments, precision=args.precision, shapes=shapes)
+def main(args: argparse.Namespace) -> int:
+    """Print what ``hwsim compile`` prints, and return its exit code."""
+    done = edge_tpu_compile(args.networks, args.on, segments=args.segments, precision=args.precision)
     notes = [f"note: {note}" for c in done for note in c.notes]
-    return "\n\n".join([compiler_log(done, show_operations=not args.quiet), *notes])
+    print("\n\n".join([compiler_log(done, show_operations=not args.quiet), *notes]))
+    return 0
 
 
 def json_of(done: Compiled) -> dict[str, Any]:

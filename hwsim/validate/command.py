@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from hwsim.arguments import output_files
 from hwsim.report.table import percent, significant, table
 from hwsim.validate.run import SUITES, Validation, validate
 from hwsim.validate.score import Score
@@ -30,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    output_files(args.csv, args.markdown)
     found = validate(
         args.suites or None, devices=args.device, families=args.family, data=args.data, excluded=args.excluded
     )

@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[2] / "hwsim"
 
 # A room may import from rooms of a lower or the same number, readers never from each other.
 LEVEL = {
-    "errors": 0, "formats": 0, "units": 0, "data": 0, "files": 0, "bands": 1, "network": 1, "language": 2,
+    "errors": 0, "formats": 0, "units": 0, "data": 0, "files": 0, "arguments": 1, "bands": 1, "network": 1, "language": 2,
     "machine": 1, "arithmetic": 2, "scalesim": 2,
     "power": 2, "link": 2,
     "schedule": 3, "timing": 4, "energy": 4, "plan": 5, "result": 6, "simulation": 7, "api": 7, "costs": 7,
-    "comparison": 8, "report": 9, "validate": 10, "serving": 10, "execution": 10, "cli": 11, "__main__": 12,
+    "comparison": 8, "report": 9, "validate": 10, "serving": 10, "execution": 10, "commands": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip
 # Dataclasses that lowering reads are defined by the planner; the planner asks timing for its choices.
 # A result and a comparison hand themselves to their readers (to_html), which are loaded when asked for.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import itertools
 import sys
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hwsim
+from hwsim.cli import main
 from hwsim.errors import HwsimError
 from hwsim.machine import load_accelerator, load_constants
 from hwsim.network.builder import Builder
@@ -32,7 +32,7 @@ from hwsim.plan.edge_tpu_support import (
     partition,
     status,
 )
-from hwsim.simulation.edge_tpu_compiler import add_arguments, command, edge_tpu_compile, json_of
+from hwsim.simulation.edge_tpu_compiler import edge_tpu_compile, json_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "tests" / "data" / "tflite"
@@ -267,18 +267,15 @@ def test_float_inputs_are_cast_on_the_host() -> None:
     ]  # fmt: skip
 
 
-def test_the_command_prints_the_log() -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args([str(FILES / "tflm_person_detect.tflite"), "--on", "coral-usb"])
-    text = command(args)
+def test_the_command_prints_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(FILES / "tflm_person_detect.tflite"), "--on", "coral-usb"]) == 0
+    text = capsys.readouterr().out
     assert text.startswith(
         "Input model: tflm_person_detect\nOn-chip memory used for caching model parameters: 306.38KiB"
     )
     assert "Mapped to Edge TPU" in text
-    assert "Mapped" not in command(
-        parser.parse_args(["mobilenet_v2", "--on", "coral-usb", "--precision=int8", "--quiet"])
-    )
+    assert main(["compile", "mobilenet_v2", "--on", "coral-usb", "--precision=int8", "--quiet"]) == 0
+    assert "Mapped" not in capsys.readouterr().out
     data = json_of(one(FILES / "tflm_person_detect.tflite"))
     assert data["cached_bytes"] == 313728 and data["segments"][0]["streamed_bytes"] == 0
 
