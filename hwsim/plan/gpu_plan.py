@@ -12,6 +12,7 @@ from hwsim.network.opdefs import Product
 from hwsim.network.ops import OPS, kv_cache_elements
 from hwsim.plan.gpu_cache import appended
 from hwsim.plan.gpu_casts import insert_casts
+from hwsim.plan.gpu_eager import apart, tangent_gelu
 from hwsim.plan.gpu_fusion import GpuGroup, Grouping, group_gpu
 from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused
 from hwsim.plan.kernel import Kernel, Operand
@@ -157,7 +158,13 @@ class _Planner:
             depth = max(kernel.products[0].k, kernel.products[1].n)
             fits = kernel.products[0].n <= self.stack.fused_length
             if not (fits and self.target.fuses_attention(kernel.multiply.format, depth)):
-                return unfused_attention(kernel, index)
+                kernels = unfused_attention(kernel, index)
+                if self.stack.compiles:
+                    return kernels
+                shape = self.net.by_id[kernel.layers[-1]].shape
+                return apart(kernels, index, int(shape[0]) if len(shape) > 3 else 1)
+        if kernel.op == "gelu_tanh" and not self.stack.compiles and len(kernel.inputs) == 1:
+            return tangent_gelu(kernel, index)
         parts = split_steps(kernel, index, 0, "dram")
         return parts if len(parts) == 1 else [_with_roles(part) for part in parts]
 
