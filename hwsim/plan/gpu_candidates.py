@@ -66,8 +66,17 @@ def product_jobs(kernel: Kernel, view: GpuView) -> list[Job]:
         if refusal or base.kind is None:
             jobs[0] = replace(base, refusal=refusal or "runs on the CUDA cores")
         else:
-            jobs.append(replace(base, kind=replace(base.kind, sparse=True), sparse=True, b_bytes=0.0))
+            kind = replace(base.kind, sparse=True)
+            jobs.append(replace(base, kind=kind, sparse=True, b_bytes=_sparse_bytes(kernel, base)))
     return jobs
+
+
+def _sparse_bytes(kernel: Kernel, job: Job) -> float:
+    """Stored bytes of 2:4 weights that bring scales (0: what their width says): half the elements, and an index of each."""
+    weights = kernel.weights
+    if weights is None or not job.b_bytes or job.kind is None:
+        return 0.0
+    return weights.bytes - weights.elements * job.kind.b_bits / 16 + weights.elements / 8
 
 
 def sparse_refusal(kernel: Kernel, product: Product, job: Job, view: GpuView) -> str:
@@ -77,8 +86,8 @@ def sparse_refusal(kernel: Kernel, product: Product, job: Job, view: GpuView) ->
         return "runs on the CUDA cores"
     if not view.sparse or fmt not in SPARSE_K:
         return f"no sparse {fmt} instruction"
-    if job.kind.b_bits < job.kind.compute_bits:
-        return "weights are widened in the main loop"
+    if job.kind.b_bits < job.kind.compute_bits and job.kind.instruction != "mma":
+        return "no kernel widens sparse weights for these instructions"  # Sparse-Marlin does, for warp-wide ones
     depth = product.conv.in_channels if product.conv else product.k
     if product.batch > 1:
         return "grouped"

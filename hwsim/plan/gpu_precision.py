@@ -8,6 +8,7 @@ A library has kernels for pairs of formats its chip multiplies. Weights of 4 or 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hwsim.errors import HwsimError
 from hwsim.formats import FORMATS, get_format
@@ -71,6 +72,23 @@ def faster_formats(
         return dict(table), ""
     out = {name: PRESETS["fp16"] if name in eight else p for name, p in table.items()}
     return out, f"{machine} has no int8 Tensor Cores: layers that may be int8 run in fp16, which is faster than dp4a"
+
+
+def sixteen_bits(
+    table: Mapping[str, Precision] | None, rates: Mapping[str, float], machine: str
+) -> tuple[dict[str, Precision] | None, str]:
+    """Return ``table`` with fp16 for bf16 where weights alone are narrow and the chip multiplies fp16 only, and a note.
+
+    A preset such as ``w4a16`` says 16 bits, not which: before Ampere that is fp16.
+    """
+    if table is None or rates.get("bf16", 0.0) > 0 or rates.get("fp16", 0.0) <= 0:
+        return dict(table) if table is not None else None, ""
+    out = {
+        name: replace(p, activations="fp16", output="fp16") if p.weight_only and p.activations == "bf16" else p
+        for name, p in table.items()
+    }
+    changed = out != dict(table)
+    return out, f"{machine} has no bf16: narrow weights are multiplied with fp16 activations" if changed else ""
 
 
 def _wider(act: str, weight: str, rates: Mapping[str, float]) -> str | None:

@@ -46,6 +46,7 @@ def summary(result: Result) -> str:
         (_UNITS.get(result.accelerator.family, "Units"), _arrays(result)),
         *_formats(result),
         *_sparse(result),
+        *_widening(result),
         ("Time", ", ".join(f"{n} {percent(100 * s)} %" for n, s in _largest(r.time_shares, 7))),
         ("Bound by", r.bound_by),
         *_meaning(r),
@@ -153,6 +154,15 @@ def _formats(result: Result) -> list[tuple[str, str]]:
     order = sorted(groups, key=lambda name: (name == "no products", -sum(groups[name])))
     parts = [f"{name} {len(groups[name])} ({percent(100 * sum(groups[name]) / total)} %)" for name in order]
     return [("Formats", f"{', '.join(parts)}: kernels (share of the time)")]
+
+
+def _widening(result: Result) -> list[tuple[str, str]]:
+    """What it takes to make narrow weights and caches wide again, beside the reading they save."""
+    lanes_s = sum(row.get("widening_s", 0.0) for row in result.kernels)
+    if not lanes_s:
+        return []
+    share = percent(100 * lanes_s / result.latency_s)
+    return [("Widening", f"{si(lanes_s, 's')} of CUDA cores' time beside the main loops, {share} % of the latency")]
 
 
 def _sparse(result: Result) -> list[tuple[str, str]]:

@@ -11,8 +11,9 @@ from hwsim.machine import Accelerator, load_constants
 from hwsim.network.graph import Network
 from hwsim.plan.gpu_choose import ChoiceOptions, choose_kernels, launch_seconds
 from hwsim.plan.gpu_plan import STACK_ALIASES, STACKS, GpuTarget, Stack, make_gpu_plan
-from hwsim.plan.gpu_precision import faster_formats, multiply_gpu
+from hwsim.plan.gpu_precision import faster_formats, multiply_gpu, sixteen_bits
 from hwsim.plan.gpu_residency import place_in_l2
+from hwsim.plan.gpu_widening import widening_s
 from hwsim.plan.kernel import Kernel
 from hwsim.plan.memory import memory_of
 from hwsim.plan.options import RunOptions
@@ -45,7 +46,8 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         if options.sparsity == "2:4!":
             raise HwsimError(f"{acc.id} has no 2:4 sparse Tensor Cores: drop --sparsity, or use Ampere or later")
         notes.append(f"{acc.id} has no 2:4 sparse Tensor Cores: run dense")
-    table = parse_precision(options.precision)
+    table, changed = sixteen_bits(parse_precision(options.precision), {**view.simt_macs, **view.tensor_macs}, acc.id)
+    notes += [changed] if changed else []
     if stack.compiles:
         table, changed = faster_formats(table, view.tensor_macs, view.simt_macs, acc.id)
         notes += [changed] if changed else []
@@ -99,7 +101,10 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         overhead_s=0.0, units=("tensor cores", "CUDA cores"), ways=mine.layout.tensor, runtime_bytes=runtime,
         workspace_bytes=max((_workspace(choice) for choice in choices), default=0),
     )  # fmt: skip
-    details = [_detail(choice) for choice in choices]
+    details = [
+        {**_detail(choice), "widening_s": widening_s(kernel, choice, view)}
+        for kernel, choice in zip(kernels, choices, strict=True)
+    ]
     return Result(
         bound, acc, options, plan, schedule, timing, energy, totals, (*notes, *plan.notes, *acc.notes),
         load_constants("gpu", acc.architecture), details,

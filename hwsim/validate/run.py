@@ -26,6 +26,7 @@ SUITES: dict[str, str] = {
     "edge-tpu": "hwsim.validate.edge_tpu",
     "gpu-gemm": "hwsim.validate.gpu_gemm",
     "gpu-networks": "hwsim.validate.gpu_networks",
+    "llm": "hwsim.validate.llm",
 }
 
 

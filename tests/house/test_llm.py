@@ -267,3 +267,28 @@ def test_the_command_line_answers_in_tokens(capsys: pytest.CaptureFixture[str]) 
     for wrong in (["--prompt", "5"], ["--generate", "5", "--phase", "decode"], ["--generate", "5", "--csv", "-"]):
         assert main(["run", "llama3_8b", "--on", "h100-sxm", *wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_widening_is_told_where_something_is_widened() -> None:
+    at = {"phase": "decode", "context": 256, "batch": 4}
+    spent = {
+        p: sum(k["widening_s"] for k in hwsim.simulate("llama3_8b", "a100-sxm4-80gb", precision=p, **at).kernels)
+        for p in ("bf16", "w8a16", "w4a16", "bf16kv8", "int8")
+    }
+    assert spent["bf16"] == spent["int8"] == 0.0 < spent["bf16kv8"] < spent["w8a16"] == spent["w4a16"]
+
+
+def test_narrow_weights_run_with_fp16_where_there_is_no_bf16() -> None:
+    result = hwsim.simulate("llama3.2_1b", "t4", phase="decode", context=64, precision="w4a16")
+    assert any("t4 has no bf16" in note for note in result.notes)
+    assert {k.multiply.format for k in result.plan.kernels if k.multiply} == {"fp16"}
+    with pytest.raises(HwsimError, match="does not multiply bf16"):
+        hwsim.simulate("llama3.2_1b", "t4", phase="decode", context=64, precision="bf16")
+
+
+def test_2_4_weights_of_four_bits_gain_less_than_their_bytes() -> None:
+    at = {"phase": "decode", "context": 100, "precision": "w4a16g64"}
+    dense, sparse = (hwsim.simulate("llama3_8b", "a100-sxm4-80gb", sparsity=s, **at) for s in (None, "2:4"))
+    assert 1.05 < dense.latency_s / sparse.latency_s < dense.dram_bytes / sparse.dram_bytes < 1.5
+    hopper = hwsim.simulate("llama3_8b", "h100-sxm", sparsity="2:4", **at)
+    assert not any(k["sparse_chosen"] for k in hopper.kernels)

@@ -1,0 +1,134 @@
+"""Suite ``llm``: language models on GPUs, tokens in steady service and one stream alone.
+
+Two tables, both only with ``--data``: ``silicon_sample`` (ai-dynamo/aiconfigurator, Apache-2.0, by the name it has there:
+``aic-core/src/aiconfigurator_core/systems/silicon_sample.csv``) has servers of TensorRT-LLM, vLLM and SGLang that hold a
+number of requests at once, every one with the same lengths; ``measured_networks`` has single streams of torchao.
+
+A server's time per output token is a decode step of all requests at their mean length, and its share of the prompts that
+are read between two of one's tokens: in the time a request makes its tokens, every other one is replaced once. Rules that
+take rows out look at the row, or at the chip's peaks: no constant here is fitted to these rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from hwsim.errors import HwsimError
+from hwsim.machine import load_accelerator
+from hwsim.network.load import load_network
+from hwsim.validate.case import Case, Outcome
+from hwsim.validate.measured import find, table
+
+MACHINES = {"a100_sxm": "a100-sxm4-80gb", "h100_sxm": "h100-sxm", "h200_sxm": "h200", "b200_sxm": "b200"}
+TRACES = {
+    "meta-llama/Llama-3.1-8B-Instruct": "llama3_8b", "nvidia/Llama-3.1-8B-Instruct-FP8": "llama3_8b",
+    "meta-llama/Llama-3.1-70B": "llama3_70b",
+}  # fmt: skip
+# What checkpoints of a quantisation store: linear layers alone are narrow, attention and its cache stay in 16 bits.
+PRECISIONS = {"": "bf16", "fp8": "fp8,attention=bf16", "fp8_block": "fp8,attention=bf16"}
+# torchao's own rows: precision and 2:4 by its words. A short prompt and 200 tokens are its script's defaults.
+STREAMS = {
+    ("bf16", "dense"): ("bf16", None), ("int8 w-only", "dense"): ("w8a16", None),
+    ("int4 w-only g64", "dense"): ("w4a16g64", None), ("int4 w-only g64", "2:4 (sparse-marlin)"): ("w4a16g64", "2:4"),
+}  # fmt: skip
+STREAM_PROMPT, STREAM_TOKENS = 8, 200
+_HELD = re.compile(r"silicon_concurrency=(\d+)")
+BELOW = "faster than the peaks allow for every prompt and cache: prompts were found in a cache, or fewer requests held"
+
+
+def cases(folder: Path) -> list[Case]:
+    """Return the rows of both tables; raises FileNotFoundError when neither is there."""
+    served, streams = find(folder, "silicon_sample"), find(folder, "measured_networks")
+    if served is None and streams is None:
+        raise FileNotFoundError(2, "", "silicon_sample")
+    out = [_served(row) for row in table(served)] if served else []
+    out += [_stream(row) for row in table(streams) if row["group"] == "torchao"] if streams else []
+    return [case for case in out if case is not None]
+
+
+def _served(row: dict[str, str]) -> Case | None:
+    trace, machine = TRACES.get(row["model_path"]), MACHINES.get(row["system"])
+    if trace is None or machine is None or row["mode"] != "agg":
+        return None  # other models and machines have no trace or no file; split prefill and decode are two fleets
+    words = row["gemm_quant_mode"] or row["precision"]
+    ways, held = int(float(row["tp_size"])), int(float(row["batch_size"]))
+    prompt, made = int(row["isl"]), int(row["osl"])
+    stated = _HELD.search(row["silicon_data_source"])
+    excluded = ""
+    if words not in PRECISIONS:
+        excluded = f"quantisation {words} has no preset"
+    elif stated is None or int(stated[1]) != held:
+        excluded = "the requests held at once are not stated"
+    elif float(row["silicon_tpot_ms"]) / 1e3 < _least_s(trace, machine, words != "", ways, held, prompt, made):
+        excluded = BELOW
+    question = {"trace": trace, "batch": held, "prompt": prompt, "tokens": made, "precision": PRECISIONS.get(words, "")}
+    measured = float(row["silicon_tpot_ms"]) / 1e3
+    target = f"{machine}*{ways}" if ways > 1 else machine
+    case = Case(
+        "llm", int(row["row"]), row["system"], target, "gpu", f"{trace} {prompt}+{made} b{held}", words or "bf16", measured,
+        group=row["backend"], size=f"{ways} GPU{'s' if ways > 1 else ''}", excluded=excluded, question=question,
+    )  # fmt: skip
+    return case
+
+
+@lru_cache(maxsize=4096)
+def _least_s(trace: str, machine: str, narrow: bool, ways: int, held: int, prompt: int, made: int) -> float:
+    """Seconds for an output token that the chips' peaks allow: arithmetic of all prompts, then weights and caches read."""
+    net, acc = load_network(trace), load_accelerator(machine)
+    token = net.bind(N=1, S=1, P=0)
+    ops = 2 * token.macs * held * prompt / made
+    weights = token.params * (1 if narrow else 2)
+    cache = net.bind(N=1, S=1, P=prompt).kv_cache_bytes * held
+    peak = acc.peak_ops_per_s("e4m3" if narrow else "bf16")
+    return (ops / peak + (weights + cache) / acc.dram.bandwidth_bytes_per_s) / ways
+
+
+def _stream(row: dict[str, str]) -> Case | None:
+    found = STREAMS.get((row["precision"], row["sparsity"]))
+    if row["metric"] != "throughput_tokps" or found is None:
+        return None
+    precision, sparsity = found
+    question = {
+        "trace": "llama3_8b", "batch": 1, "prompt": STREAM_PROMPT, "tokens": STREAM_TOKENS, "precision": precision,
+        "sparsity": sparsity,
+    }  # fmt: skip
+    what = f"llama3_8b stream{' 2:4' if sparsity else ''}"
+    return Case(
+        "llm", int(row["row"]), row["device_variant"], "a100-sxm4-80gb", "gpu", what, precision, 1 / float(row["value"]),
+        group="torchao", size="1 GPU", question=question,
+    )  # fmt: skip
+
+
+def predict(chosen: Sequence[Case]) -> list[Outcome]:
+    """Return hwsim's answer to each case: seconds for each output token."""
+    return [_outcome(case) for case in chosen]
+
+
+def _outcome(case: Case) -> Outcome:
+    q = case.question
+    if not q["precision"]:
+        return Outcome(case, refused=case.excluded)
+    common = (q["trace"], case.target, q["precision"], q.get("sparsity"))
+    try:
+        step = _run(*common, "decode", q["prompt"] + q["tokens"] // 2, q["batch"])
+        others = (q["batch"] - 1) / q["tokens"]
+        prompt = _run(*common, "prefill", q["prompt"], 1) if others else step
+    except HwsimError as error:
+        return Outcome(case, refused=str(error))
+    return Outcome(case, *(a + others * b for a, b in zip(step, prompt, strict=True)))
+
+
+@lru_cache(maxsize=4096)
+def _run(
+    trace: str, target: str, precision: str, sparsity: str | None, phase: str, context: int, batch: int
+) -> tuple[float, float]:
+    """Seconds of a run, and of its roofline."""
+    from hwsim.simulation import simulate
+
+    result = simulate(
+        trace, target, batch=batch, phase=phase, context=context, precision=precision, sparsity=sparsity, parallel="tensor"
+    )
+    return result.latency_s, result.bound_s

@@ -1,0 +1,75 @@
+"""Suite ``llm``: rows of servers and single streams become questions, rules look at rows, answers add prompts to steps."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+import hwsim
+from hwsim.validate import validate
+from hwsim.validate.llm import BELOW, cases, predict
+
+COLUMNS = (
+    "silicon_data_source", "backend", "model_path", "system", "precision", "mode", "isl", "osl", "gemm_quant_mode", "batch_size",
+    "tp_size", "silicon_tpot_ms",
+)  # fmt: skip
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def folder_with(tmp_path: Path, *rows: dict[str, object]) -> Path:
+    """A table of invented rows in the form of the real one."""
+    with (tmp_path / "silicon_sample.csv").open("w", encoding="utf-8", newline="") as file:
+        out = csv.DictWriter(file, COLUMNS)
+        out.writeheader()
+        out.writerows(rows)
+    return tmp_path
+
+
+def row(**more: object) -> dict[str, object]:
+    given = {
+        "silicon_data_source": "silicon_concurrency=4", "backend": "server", "model_path": LLAMA, "system": "h100_sxm",
+        "precision": "", "mode": "agg", "isl": 512, "osl": 64, "gemm_quant_mode": "", "batch_size": 4, "tp_size": 2,
+        "silicon_tpot_ms": 5.0,
+    }  # fmt: skip
+    return {**given, **more}
+
+
+def test_a_served_row_is_a_step_of_all_and_its_share_of_the_others_prompts(tmp_path: Path) -> None:
+    found = cases(folder_with(tmp_path, row()))
+    (case,) = found
+    assert case.target == "h100-sxm*2" and not case.excluded and case.measured == 5e-3
+    (outcome,) = predict(found)
+    at = {"precision": "bf16", "parallel": "tensor"}
+    step = hwsim.simulate("llama3_8b", "h100-sxm*2", batch=4, phase="decode", context=512 + 32, **at)
+    prompt = hwsim.simulate("llama3_8b", "h100-sxm*2", phase="prefill", context=512, **at)
+    assert outcome.predicted == pytest.approx(step.latency_s + 3 / 64 * prompt.latency_s)
+    assert 0 < outcome.roofline < outcome.predicted
+
+
+def test_rules_look_at_the_row(tmp_path: Path) -> None:
+    rows = (
+        row(gemm_quant_mode="nvfp4"),
+        row(silicon_data_source="elsewhere"),
+        row(silicon_data_source="silicon_concurrency=8"),
+        row(silicon_tpot_ms=0.5),  # the weights alone take longer to read
+        row(mode="disagg"),
+        row(model_path="somebody/else"),
+    )
+    why = [case.excluded for case in cases(folder_with(tmp_path, *rows))]
+    assert why == ["quantisation nvfp4 has no preset", *["the requests held at once are not stated"] * 2, BELOW]
+
+
+def test_single_streams_are_torchaos(tmp_path: Path) -> None:
+    header = "group,metric,precision,sparsity,value,device_variant"
+    lines = [header, "torchao,throughput_tokps,int4 w-only g64,2:4 (sparse-marlin),200,A100-80GB", "torchao,throughput_ips,bf16,dense,20,A100"]
+    (tmp_path / "measured_networks.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (case,) = cases(tmp_path)
+    assert case.measured == 1 / 200 and case.question["sparsity"] == "2:4" and case.precision == "w4a16g64"
+    (outcome,) = predict([case])
+    assert outcome.predicted > outcome.roofline > 0
+
+
+def test_without_tables_the_suite_is_missing(tmp_path: Path) -> None:
+    assert validate("llm", data=tmp_path).missing
