@@ -63,7 +63,8 @@ def test_rules_look_at_the_row(tmp_path: Path) -> None:
 
 def test_single_streams_are_torchaos(tmp_path: Path) -> None:
     header = "group,metric,precision,sparsity,value,device_variant"
-    lines = [header, "torchao,throughput_tokps,int4 w-only g64,2:4 (sparse-marlin),200,A100-80GB", "torchao,throughput_ips,bf16,dense,20,A100"]
+    images = "torchao,throughput_ips,bf16,dense,20,A100"  # no language model
+    lines = [header, "torchao,throughput_tokps,int4 w-only g64,2:4 (sparse-marlin),200,A100-80GB", images]
     (tmp_path / "measured_networks.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (case,) = cases(tmp_path)
     assert case.measured == 1 / 200 and case.question["sparsity"] == "2:4" and case.precision == "w4a16g64"
