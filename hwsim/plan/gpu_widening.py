@@ -20,5 +20,5 @@ def widening_s(kernel: Kernel, choice: GpuChoice, view: GpuView) -> float:
     if kernel.multiply.convert_b and kernel.weights is not None and FORMATS[kernel.weights.format].width < width:
         elements += kernel.weights.elements * -(-choice.m // max(1, choice.tile[0]))
     elements += sum(o.elements for o in kernel.inputs if o.role == "cache" and FORMATS[o.format].width < width)
-    lanes = view.simt_macs["fp32"] * view.constants["issue_efficiency"] * view.sms * view.clock_hz
+    lanes = view.simt_macs["fp32"] * view.sms * view.clock_hz
     return elements * view.constants["widen_instructions"] / lanes

@@ -138,7 +138,7 @@ def cost(
     grid_m, grid_n = -(-m // tm), -(-n // tn)
     steps = -(-k // tk)
     k_steps = -(-steps // split)
-    useless = (split > 1) & ((-(-steps // k_steps) != split) | (split > (1 if kind.sparse else kind.most_splits)))
+    useless = (split > 1) & ((-(-steps // k_steps) != split) | (split > kind.parts))
     ctas = grid_m * grid_n * batch * split
     full, rest, last = rounds(ctas, view.sms, t["occupancy"])
 
@@ -224,8 +224,8 @@ def _pipe_cycles(view: GpuView, kind: GemmKind, t: dict[str, Any], density: floa
         macs = np.maximum(tm * np.maximum(tn, 64), np.maximum(tm, 64) * tn)
     rate = kind.rate * c["pipe_bulk" if kind.bulk else "pipe_threads"] * (c["sparse_rate"] if kind.sparse else 1.0)
     pipe = macs * (tk * density / rate)
-    if kind.widens:  # CUDA cores widen the weights, two a lane and instruction
-        pipe = np.maximum(pipe, tn * tk * c["widen_operations"] / (2 * view.simt_macs["fp32"]))
+    if kind.widens:  # CUDA cores widen the weights beside the matrix pipe
+        pipe = np.maximum(pipe, tn * tk * c["widen_instructions"] / view.simt_macs["fp32"])
     if kind.scaled:  # block scales are copied to the tensor memory before a k-step can start
         pipe = np.maximum(pipe, c["scale_cycles"])
     return pipe

@@ -58,13 +58,23 @@ class GemmKind:
         """Whether weights are stored narrower than they are multiplied."""
         return self.b_bits < self.compute_bits
 
+    @property
+    def marlin(self) -> bool:
+        """Whether weights are 2:4 compressed and narrow: Sparse-Marlin, whose CTAs share out stripes of K at any tile."""
+        return self.sparse and self.widens
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts K may be split: sparse kernels of full width do not split it."""
+        return 1 if self.sparse and not self.widens else self.most_splits
+
     def tiles(self, view: GpuView) -> Tiles:
         """Return the tiles of such kernels that fit a GPU."""
         held = (
             self.compute_bits * 0.5 + 1 if self.sparse else self.compute_bits
         )  # half of B, and two index bits in four
         return tiles_for(
-            view, self.instruction, round(self.a_bits), round(held), self.layout, self.kernels, self.sparse
+            view, self.instruction, round(self.a_bits), round(held), self.layout, self.kernels, self.sparse and not self.marlin
         )
 
 

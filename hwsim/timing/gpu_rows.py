@@ -202,7 +202,7 @@ class _Kind(NamedTuple):
     sparse: bool
     widened: bool
     scaled: bool = False
-    most_splits: int = 1 << 30
+    parts: int = 1 << 30  # a schedule is as it is
 
     @property
     def bulk(self) -> bool:
