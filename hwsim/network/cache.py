@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from hwsim.network.graph import Layer, Network
 
 PAST, LENGTH = "P", "S"
+_TOKENS = re.compile(r"(\d{1,8})\b")
+
+
+def own_context(net: Network) -> int:
+    """Return the most tokens the model behind ``net`` was made for, as its trace states; 0 where it does not."""
+    found = _TOKENS.match(net.meta.get("context", ""))
+    return int(found[1]) if found else 0
 
 
 def keeps_cache(net: Network) -> bool:

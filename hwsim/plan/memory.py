@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hwsim.errors import FitError
-from hwsim.network.cache import LENGTH, PAST, keeps_cache
+from hwsim.network.cache import LENGTH, PAST, keeps_cache, own_context
 from hwsim.network.graph import Network
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Memory:
 
     ``batch`` inputs (or sequences) run at once; each has ``tokens`` in the cache at the end (0: the network keeps none).
     ``decodes``: activations do not grow with the tokens. Activations and cache grow in proportion to the batch.
+    ``own``: tokens the model was made for (0: not known), beyond which no context is said to fit.
     """
 
     weights: int
@@ -32,6 +33,7 @@ class Memory:
     decodes: bool = False
     workspace: int = 0
     runtime: int = 0
+    own: int = 0
 
     @property
     def need(self) -> int:
@@ -58,8 +60,25 @@ class Memory:
         if not self.tokens:
             return 0
         if self.decodes:  # the token being made is kept too
-            return max(0, (self._room - self.activations) * self.tokens // max(1, self.cache) - 1)
-        return max(0, self._room * self.tokens // max(1, self.activations + self.cache))
+            most = (self._room - self.activations) * self.tokens // max(1, self.cache) - 1
+            return max(0, min(most, self.own - 1) if self.own else most)
+        most = self._room * self.tokens // max(1, self.activations + self.cache)
+        return max(0, min(most, self.own) if self.own else most)
+
+    @property
+    def own_limits(self) -> bool:
+        """Whether the model itself, not memory, ends the longest context."""
+        return bool(self.own) and self.longest_context == self.own - self.decodes
+
+    @property
+    def beyond(self) -> str:
+        """What to say where more tokens are held than the model was made for; empty where they are not."""
+        if not self.own or self.tokens <= self.own:
+            return ""
+        return (
+            f"{self.tokens} tokens are more than the {self.own} this model was made for: time and memory hold, "
+            "its answers would not"
+        )
 
     def check(self, network: str, machine: str, advice: str = "") -> Memory:
         """Return self; raises FitError, one line with what would fit, when there is too little."""
@@ -90,5 +109,6 @@ def memory_of(plan: Plan, net: Network, capacity: int, batch: int, workspace: in
         new, past = int(net.meta[f"bound_{LENGTH}"]), int(net.meta.get(f"bound_{PAST}", 0))
         tokens, decodes = new + past, new == 1 and past > 0
     return Memory(
-        plan.weight_bytes, plan.activation_bytes, plan.cache_bytes, capacity, batch, tokens, decodes, workspace, runtime
-    )
+        plan.weight_bytes, plan.activation_bytes, plan.cache_bytes, capacity, batch, tokens, decodes, workspace, runtime,
+        own_context(net) if tokens else 0,
+    )  # fmt: skip

@@ -126,8 +126,9 @@ def memory_lines(result: Result) -> list[tuple[str, str]]:
     most, longest = memory.largest_batch * result.groups, memory.longest_context
     return [
         ("Memory", told),
-        ("Fits", f"batch {most} at this length, or {longest} tokens of context at batch {totals.batch}"),
-    ]
+        ("Fits", f"batch {most} at this length, or {longest} tokens of context at batch {totals.batch}"
+                 + f" (the model's own end, {memory.own})" * memory.own_limits),
+    ]  # fmt: skip
 
 
 _UNITS = {"systolic": "Arrays", "gpu": "Cores", "edge-tpu": "Tiles"}

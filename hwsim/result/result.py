@@ -63,7 +63,8 @@ class Result:
         self.energy = energy
         self.totals = totals
         self.details = tuple(details)  # by kernel, what its family has to say of it: further columns of `kernels`
-        self.notes = tuple(dict.fromkeys([*notes, *energy.notes]))
+        told = [self.memory.beyond] if self.memory is not None and self.memory.beyond else []
+        self.notes = tuple(dict.fromkeys([*told, *notes, *energy.notes]))
         if any(row["sol_pct"] > 100.0 + 1e-6 for row in self.kernels):
             early = "a kernel's weights may arrive while the one before it runs, so it can take less than its own bound"
             self.notes = (*self.notes, early)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from typing import Any
 
 from hwsim.errors import FitError, HwsimError
 from hwsim.machine import Accelerator, load_accelerator
-from hwsim.network.cache import LENGTH, with_cache
+from hwsim.network.cache import LENGTH, own_context, with_cache
 from hwsim.network.graph import Network
 from hwsim.network.load import load_network
 from hwsim.result import Result
@@ -36,12 +37,15 @@ def longest_context(
     """Return the longest context of a language model that fits ``target`` at ``batch``; 0 where none does.
 
     ``options`` are those of `simulate`, without ``context``; with ``phase="decode"`` tokens kept are counted, else tokens
-    read. Raises HwsimError for networks without a sequence length.
+    read. Never more than the model was made for, where its trace states that. Raises HwsimError for networks without a
+    sequence length.
     """
     net, acc = load_network(network), _machine(target)
     if LENGTH not in net.symbols or with_cache(net) is None:
         raise HwsimError(f"network {net.name} is no language model with a cache: it has no context")
-    return _largest(lambda n: simulate(net, acc, batch=batch, context=n, **options), lambda r: _of(r, "context"))
+    own = own_context(net) - (options.get("phase") == "decode")  # the token being made is one of them
+    run = partial(simulate, net, acc, batch=batch, **options)
+    return _largest(lambda n: run(context=n), lambda r: _of(r, "context"), own if own > 0 else MOST)
 
 
 def _machine(target: str | PathLike[str] | Accelerator) -> Accelerator:
@@ -56,8 +60,8 @@ def _of(result: Result, what: str) -> int:
     return memory.largest_batch * result.groups if what == "batch" else memory.longest_context
 
 
-def _largest(run: Callable[[int], Result], guess: Callable[[Result], int]) -> int:
-    """The largest number for which ``run`` finds memory: guessed from one run, then closed in on."""
+def _largest(run: Callable[[int], Result], guess: Callable[[Result], int], most: int = MOST) -> int:
+    """The largest number up to ``most`` for which ``run`` finds memory: guessed from one run, then closed in on."""
     tried: dict[int, bool] = {}
 
     def fits(n: int) -> bool:
@@ -73,12 +77,12 @@ def _largest(run: Callable[[int], Result], guess: Callable[[Result], int]) -> in
         first = guess(run(1))
     except FitError:
         return 0
-    low, high, step = 1, max(2, min(first + 1, MOST)), 1
-    while fits(high) and high < MOST:  # the guess was too low
-        low, high = high, min(MOST, high + step)
+    low, high, step = 1, max(2, min(first + 1, most)), 1
+    while fits(high) and high < most:  # the guess was too low
+        low, high = high, min(most, high + step)
         step *= 2
     if fits(high):
-        return MOST
+        return most
     low_step = 1
     while high - low > 1:
         # Close under what is known not to fit first: the guess is rarely far off.

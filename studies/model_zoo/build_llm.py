@@ -27,6 +27,7 @@ class Decoder:
     vocabulary: int
     style: str = "llama"  # llama: RMSNorm, rotary, gated SiLU; gpt: LayerNorm, position table, biases; gptj: parallel
     positions: int = 0  # rows of the learned position table
+    context: str = ""  # tokens it was made for, and where that is stated
     activation: str = "gelu_tanh"
     tied: bool = False
     head_depth: int = 0  # width / heads unless stated
@@ -135,18 +136,22 @@ LLAMA3 = LLAMA2.replace("Llama 2", "Llama 3")
 
 def _llama2(layers: int, width: int, heads: int, kv: int, feed: int) -> Decoder:
     text = "Touvron et al. 2023 (arXiv:2307.09288); sizes of the published configuration"
-    return Decoder(layers, width, heads, kv, feed, 32000, dtype="fp16", source=text, licence=LLAMA2)
+    return Decoder(
+        layers, width, heads, kv, feed, 32000, context="4096 tokens (the paper's table 1)", dtype="fp16", source=text,
+        licence=LLAMA2,
+    )  # fmt: skip
 
 
 def _llama3(layers: int, width: int, heads: int, kv: int, feed: int, *, tied: bool = False) -> Decoder:
     text = "Grattafiori et al. 2024 (arXiv:2407.21783) table 3; sizes of the published configuration"
-    return Decoder(layers, width, heads, kv, feed, 128256, tied=tied, source=text, licence=LLAMA3)
+    long = "131072 tokens (the paper's section 3.4.2; the first release of April 2024 was made for 8192)"
+    return Decoder(layers, width, heads, kv, feed, 128256, context=long, tied=tied, source=text, licence=LLAMA3)
 
 
 def _opt(layers: int, width: int, heads: int) -> Decoder:
     text = "Zhang et al. 2022 (arXiv:2205.01068) table 1; vocabulary 50272, 2048 + 2 positions, ReLU, tied head"
     return Decoder(
-        layers, width, heads, heads, 4 * width, 50272, "gpt", 2050, "relu", tied=True, dtype="fp16", source=text,
+        layers, width, heads, heads, 4 * width, 50272, "gpt", 2050, "2048 tokens (the position table has two rows more)", "relu", tied=True, dtype="fp16", source=text,
         licence="OPT licence covers the weights, not used here; facts from the paper",
     )  # fmt: skip
 
@@ -157,7 +162,7 @@ def _gpt3(layers: int, width: int, heads: int) -> Decoder:
         "attends densely (the paper alternates dense and locally banded sparse layers without stating the band)"
     )
     return Decoder(
-        layers, width, heads, heads, 4 * width, 50257, "gpt", 2048, tied=True, dtype="fp16", source=text,
+        layers, width, heads, heads, 4 * width, 50257, "gpt", 2048, "2048 tokens (the paper's section 2.1)", tied=True, dtype="fp16", source=text,
         licence="facts from the paper",
     )  # fmt: skip
 
@@ -171,22 +176,23 @@ MODELS: dict[str, Decoder] = {
     "llama3.2_1b": _llama3(16, 2048, 32, 8, 8192, tied=True),
     "llama3.2_3b": _llama3(28, 3072, 24, 8, 8192, tied=True),
     "mistral_7b": Decoder(
-        32, 4096, 32, 8, 14336, 32000,
+        32, 4096, 32, 8, 14336, 32000, context="8192 tokens (the paper's table 1, context_len)",
         source="Jiang et al. 2023 (arXiv:2310.06825) table 1; v0.1 without its sliding window (S + P up to 4096)",
         licence="Apache-2.0 (published configuration)",
     ),
     "mixtral_8x7b": Decoder(
-        32, 4096, 32, 8, 14336, 32000, experts=8,
+        32, 4096, 32, 8, 14336, 32000, context="32768 tokens (the paper's table 1)", experts=8,
         source="Jiang et al. 2024 (arXiv:2401.04088) table 1; tokens spread evenly over the experts",
         licence="Apache-2.0 (published configuration)",
     ),
     "qwen2_7b": Decoder(
-        28, 3584, 28, 4, 18944, 152064, qkv_bias=True,
+        28, 3584, 28, 4, 18944, 152064, context="131072 tokens (the paper's section 3.2: 32768 trained, more with YARN)",
+        qkv_bias=True,
         source="Yang et al. 2024 (arXiv:2407.10671) table 1; vocabulary rows as in the published configuration",
         licence="Apache-2.0 (published configuration)",
     ),
     "gptj_6b": Decoder(
-        28, 4096, 16, 16, 16384, 50400, "gptj", dtype="fp16",
+        28, 4096, 16, 16, 16384, 50400, "gptj", context="2048 tokens (n_positions of the configuration)", dtype="fp16",
         source="Wang and Komatsuzaki 2021, GPT-J-6B, published configuration; rotary embedding counted on all features",
         licence="Apache-2.0 (published configuration)",
     ),
@@ -202,10 +208,10 @@ MODELS: dict[str, Decoder] = {
 
 MEGATRON = "Shoeybi et al. 2019 (arXiv:1909.08053) table 2"
 MODELS["megatron_gpt2_8.3b"] = Decoder(
-    72, 3072, 32, 32, 12288, 51200, "gpt", 1024, tied=True, dtype="fp16",
+    72, 3072, 32, 32, 12288, 51200, "gpt", 1024, "1024 tokens (rows of the position table)", tied=True, dtype="fp16",
     source=f"{MEGATRON}; vocabulary padded to 51200", licence="facts from the paper",
 )  # fmt: skip
-BERT = Decoder(24, 1024, 16, 16, 4096, 30592, "gpt", 512, "gelu", dtype="fp16")
+BERT = Decoder(24, 1024, 16, 16, 4096, 30592, "gpt", 512, activation="gelu", dtype="fp16")
 
 NETWORKS = {
     "megatron_bert_large": Entry(
@@ -224,6 +230,7 @@ NETWORKS |= {
         task="text generation (decoder with key/value cache: prefill S tokens, or decode S=1 after P)",
         source=m.source,
         licence=m.licence,
+        notes={"context": m.context},
         defaults={"N": 1, "S": 128, "P": 0},
         second={"N": 2, "S": 96, "P": 32},
         dtype=m.dtype,

@@ -123,6 +123,8 @@ def main() -> int:
         meta["licence"] = f"{entry.licence} (definition; no weights)"
         if entry.assumed:
             meta["assumed"] = entry.assumed
+        if entry.context:
+            meta["context"] = entry.context
         for quantity, row in figure.items():
             note = f", {row['note']}" if row["note"] else ""
             meta[f"published_{quantity}"] = f"{row['value']} ({row['source']}{note})"

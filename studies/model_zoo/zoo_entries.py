@@ -32,6 +32,7 @@ class Entry:
     licence: str = VISION
     symbols: Mapping[str, int] = field(default_factory=lambda: {"N": 1})
     assumed: str = ""
+    context: str = ""  # of a language model: tokens it was made for
     shorten: tuple[tuple[str, str], ...] = ()
 
     def source(self) -> str:
@@ -301,7 +302,7 @@ def language_models() -> list[Entry]:
             text(
                 name, f"GPT2LMHeadModel, {layers} layers of {width}, no past",
                 lambda gpt=gpt: Part(hf.GPT2LMHeadModel(gpt), ("logits",), use_cache=False), 128,
-                task="text generation",
+                task="text generation", context="1024 tokens (rows of its position table)",
             )
         )  # fmt: skip
     for size, width, layers, heads in (

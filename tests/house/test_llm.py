@@ -210,6 +210,22 @@ def test_what_would_fit_is_what_fits() -> None:
         hwsim.simulate("llama3_8b", "l4", batch=memory.largest_batch + 1, context=2000, **at)
 
 
+def test_no_context_is_longer_than_the_models_own() -> None:
+    at = {"phase": "decode", "precision": "fp16"}
+    short = hwsim.simulate("llama2_7b", BIG, context=4095, **at)
+    assert short.memory is not None and short.memory.longest_context == 4095 == hwsim.longest_context("llama2_7b", BIG, **at)
+    assert not any("made for" in note for note in short.notes)
+    long = hwsim.simulate("llama2_7b", BIG, context=4096, **at)  # the token being made is the 4097th
+    assert "4097 tokens are more than the 4096 this model was made for" in long.notes[0]
+    read = hwsim.simulate("gpt2", BIG, phase="prefill", context=1025)
+    assert "1025 tokens are more than the 1024" in read.notes[0] and read.memory is not None
+    assert read.memory.longest_context == 1024 == hwsim.longest_context("gpt2", BIG)
+    made = hwsim.generate("gpt2", "a2", prompt=1000, tokens=26)
+    assert any("more than the 1024" in note for note in made.to_dict()["notes"])
+    # Without a statement, and in encoders, there is no end.
+    assert hwsim.simulate("bert_base", BIG, shapes={"S": 5000}).memory.own == 0  # type: ignore[union-attr]
+
+
 def test_nothing_fits_where_the_weights_do_not() -> None:
     assert hwsim.largest_batch("gpt3_175b", "l4", phase="decode", context=16) == 0
     assert hwsim.longest_context("llama3_70b", "h100-sxm", phase="decode") == 0
