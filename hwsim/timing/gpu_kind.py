@@ -74,7 +74,13 @@ class GemmKind:
             self.compute_bits * 0.5 + 1 if self.sparse else self.compute_bits
         )  # half of B, and two index bits in four
         return tiles_for(
-            view, self.instruction, round(self.a_bits), round(held), self.layout, self.kernels, self.sparse and not self.marlin
+            view,
+            self.instruction,
+            round(self.a_bits),
+            round(held),
+            self.layout,
+            self.kernels,
+            self.sparse and not self.marlin,
         )
 
 

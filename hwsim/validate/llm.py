@@ -1,16 +1,17 @@
 """Suite ``llm``: language models on GPUs, tokens in steady service and one stream alone.
 
-Two tables, both only with ``--data``: ``silicon_sample`` (ai-dynamo/aiconfigurator, Apache-2.0, by the name it has there:
-``aic-core/src/aiconfigurator_core/systems/silicon_sample.csv``) has servers of TensorRT-LLM, vLLM and SGLang that hold a
-number of requests at once, every one with the same lengths; ``measured_networks`` has single streams of torchao.
+Two tables ship with hwsim. ``measured_llm_served`` (rows of ai-dynamo/aiconfigurator, Apache-2.0; made by
+``studies/llm/share_served.py``) has servers of TensorRT-LLM, vLLM and SGLang that hold a number of requests at once, every
+one with the same lengths; ``measured_networks`` has single streams of torchao.
 
 A server's time per output token is a decode step of all requests at their mean length, and its share of the prompts that
 are read between two of one's tokens: in the time a request makes its tokens, every other one is replaced once. Rules that
-take rows out look at the row, or at the chip's peaks: no constant here is fitted to these rows.
+take rows out (``llm_rules.csv``) look at the row, or at the chip's peaks: no constant here is fitted to these rows.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,7 +21,7 @@ from hwsim.errors import HwsimError
 from hwsim.machine import load_accelerator
 from hwsim.network.load import load_network
 from hwsim.validate.case import Case, Outcome
-from hwsim.validate.measured import find, table
+from hwsim.validate.measured import SHIPPED, find, table
 
 MACHINES = {"a100_sxm": "a100-sxm4-80gb", "h100_sxm": "h100-sxm", "h200_sxm": "h200", "b200_sxm": "b200"}
 TRACES = {
@@ -29,6 +30,8 @@ TRACES = {
 }  # fmt: skip
 # What checkpoints of a quantisation store: linear layers alone are narrow, attention and its cache stay in 16 bits.
 PRECISIONS = {"": "bf16", "fp8": "fp8,attention=bf16", "fp8_block": "fp8,attention=bf16"}
+# What multiplies the linear layers, and bytes of a weight, for the rule on peaks.
+LEAST = {"": ("bf16", 2.0), "fp8": ("e4m3", 1.0), "fp8_block": ("e4m3", 1.0)}
 # torchao's own rows: precision and 2:4 by its words. A short prompt and 200 tokens are its script's defaults.
 STREAMS = {
     ("bf16", "dense"): ("bf16", None), ("int8 w-only", "dense"): ("w8a16", None),
@@ -36,17 +39,28 @@ STREAMS = {
 }  # fmt: skip
 STREAM_PROMPT, STREAM_TOKENS = 8, 200
 _HELD = re.compile(r"silicon_concurrency=(\d+)")
-BELOW = "faster than the peaks allow for every prompt and cache: prompts were found in a cache, or fewer requests held"
+RULES = Path(__file__).resolve().parent / "llm_rules.csv"
 
 
 def cases(folder: Path) -> list[Case]:
-    """Return the rows of both tables; raises FileNotFoundError when neither is there."""
-    served, streams = find(folder, "silicon_sample"), find(folder, "measured_networks")
-    if served is None and streams is None:
-        raise FileNotFoundError(2, "", "silicon_sample")
+    """Return the rows of both tables: of ``folder``, or those that ship with hwsim where it has none."""
+    served, streams = (
+        find(folder, name) or find(SHIPPED, name) for name in ("measured_llm_served", "measured_networks")
+    )
     out = [_served(row) for row in table(served)] if served else []
     out += [_stream(row) for row in table(streams) if row["group"] == "torchao"] if streams else []
     return [case for case in out if case is not None]
+
+
+@lru_cache(maxsize=1)
+def rules() -> tuple[dict[str, str], ...]:
+    """Return the rules that leave rows out."""
+    with RULES.open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def _reason(rule: str) -> str:
+    return next(r["reason"] for r in rules() if r["rule"] == rule)
 
 
 def _served(row: dict[str, str]) -> Case | None:
@@ -57,13 +71,13 @@ def _served(row: dict[str, str]) -> Case | None:
     ways, held = int(float(row["tp_size"])), int(float(row["batch_size"]))
     prompt, made = int(row["isl"]), int(row["osl"])
     stated = _HELD.search(row["silicon_data_source"])
-    excluded = ""
-    if words not in PRECISIONS:
-        excluded = f"quantisation {words} has no preset"
-    elif stated is None or int(stated[1]) != held:
-        excluded = "the requests held at once are not stated"
-    elif float(row["silicon_tpot_ms"]) / 1e3 < _least_s(trace, machine, words != "", ways, held, prompt, made):
-        excluded = BELOW
+    excluded = next((r["reason"] for r in rules() if re.fullmatch(r["matches"], row[r["field"]], re.DOTALL)), "")
+    if not excluded and (words not in PRECISIONS or stated is None or int(stated[1]) != held):
+        excluded = _reason("other-formats" if words not in PRECISIONS else "held")
+    elif not excluded and float(row["silicon_tpot_ms"]) / 1e3 < _least_s(
+        trace, machine, words, ways, held, prompt, made
+    ):
+        excluded = _reason("peaks")
     question = {"trace": trace, "batch": held, "prompt": prompt, "tokens": made, "precision": PRECISIONS.get(words, "")}
     measured = float(row["silicon_tpot_ms"]) / 1e3
     target = f"{machine}*{ways}" if ways > 1 else machine
@@ -75,14 +89,14 @@ def _served(row: dict[str, str]) -> Case | None:
 
 
 @lru_cache(maxsize=4096)
-def _least_s(trace: str, machine: str, narrow: bool, ways: int, held: int, prompt: int, made: int) -> float:
+def _least_s(trace: str, machine: str, words: str, ways: int, held: int, prompt: int, made: int) -> float:
     """Seconds for an output token that the chips' peaks allow: arithmetic of all prompts, then weights and caches read."""
     net, acc = load_network(trace), load_accelerator(machine)
     token = net.bind(N=1, S=1, P=0)
     ops = 2 * token.macs * held * prompt / made
-    weights = token.params * (1 if narrow else 2)
+    weights = token.params * LEAST[words][1]
     cache = net.bind(N=1, S=1, P=prompt).kv_cache_bytes * held
-    peak = acc.peak_ops_per_s("e4m3" if narrow else "bf16")
+    peak = acc.peak_ops_per_s(LEAST[words][0])
     return (ops / peak + (weights + cache) / acc.dram.bandwidth_bytes_per_s) / ways
 
 
@@ -129,6 +143,13 @@ def _run(
     from hwsim.simulation import simulate
 
     result = simulate(
-        trace, target, batch=batch, phase=phase, context=context, precision=precision, sparsity=sparsity, parallel="tensor"
+        trace,
+        target,
+        batch=batch,
+        phase=phase,
+        context=context,
+        precision=precision,
+        sparsity=sparsity,
+        parallel="tensor",
     )
     return result.latency_s, result.bound_s

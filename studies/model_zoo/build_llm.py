@@ -151,7 +151,8 @@ def _llama3(layers: int, width: int, heads: int, kv: int, feed: int, *, tied: bo
 def _opt(layers: int, width: int, heads: int) -> Decoder:
     text = "Zhang et al. 2022 (arXiv:2205.01068) table 1; vocabulary 50272, 2048 + 2 positions, ReLU, tied head"
     return Decoder(
-        layers, width, heads, heads, 4 * width, 50272, "gpt", 2050, "2048 tokens (the position table has two rows more)", "relu", tied=True, dtype="fp16", source=text,
+        layers, width, heads, heads, 4 * width, 50272, "gpt", 2050, "2048 tokens (the position table has two rows more)",
+        "relu", tied=True, dtype="fp16", source=text,
         licence="OPT licence covers the weights, not used here; facts from the paper",
     )  # fmt: skip
 
@@ -162,7 +163,8 @@ def _gpt3(layers: int, width: int, heads: int) -> Decoder:
         "attends densely (the paper alternates dense and locally banded sparse layers without stating the band)"
     )
     return Decoder(
-        layers, width, heads, heads, 4 * width, 50257, "gpt", 2048, "2048 tokens (the paper's section 2.1)", tied=True, dtype="fp16", source=text,
+        layers, width, heads, heads, 4 * width, 50257, "gpt", 2048, "2048 tokens (the paper's section 2.1)", tied=True,
+        dtype="fp16", source=text,
         licence="facts from the paper",
     )  # fmt: skip
 

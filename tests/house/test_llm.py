@@ -213,7 +213,9 @@ def test_what_would_fit_is_what_fits() -> None:
 def test_no_context_is_longer_than_the_models_own() -> None:
     at = {"phase": "decode", "precision": "fp16"}
     short = hwsim.simulate("llama2_7b", BIG, context=4095, **at)
-    assert short.memory is not None and short.memory.longest_context == 4095 == hwsim.longest_context("llama2_7b", BIG, **at)
+    assert short.memory is not None and short.memory.longest_context == 4095 == hwsim.longest_context(
+        "llama2_7b", BIG, **at
+    )
     assert not any("made for" in note for note in short.notes)
     long = hwsim.simulate("llama2_7b", BIG, context=4096, **at)  # the token being made is the 4097th
     assert "4097 tokens are more than the 4096 this model was made for" in long.notes[0]
