@@ -63,6 +63,11 @@ class KernelTable:
             multiplies |= (self.schedule.unit == UNIT["cpu"]) & (self.schedule.op == OPERATION["mac"])
         return self._per_kernel(np.ones(self.schedule.rows), multiplies) > 0
 
+    @property
+    def uses_engine(self) -> bool:
+        """Whether a fixed-function engine runs any of the kernels."""
+        return bool(self._is_dla.any())
+
     @cached_property
     def _is_dla(self) -> np.ndarray[Any, Any]:
         return self._per_kernel(np.ones(self.schedule.rows), self.schedule.unit == UNIT["dla"]) > 0

@@ -65,7 +65,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         *([f"parallel={mine.layout}"] if mine.layout.tensor > 1 else []),
     )
     if plan is None:
-        plan = make_gpu_plan(mine.local, _target(view, acc), table, stack, options.sparsity if view.sparse else None)
+        plan = make_gpu_plan(mine.local, gpu_target(view, acc), table, stack, options.sparsity if view.sparse else None)
         read = {o.tensor for k in plan.kernels for o in k.inputs}
         outputs = {o.tensor for k in plan.kernels for o in k.outputs if o.role == "keep" or o.tensor not in read}
         room = view.l2_bytes * view.constants["resident_share"]
@@ -121,7 +121,8 @@ def _stack(asked: str | None, machine: str) -> Stack:
     return found
 
 
-def _target(view: GpuView, acc: Accelerator) -> GpuTarget:
+def gpu_target(view: GpuView, acc: Accelerator) -> GpuTarget:
+    """Return what planning needs to know of a machine."""
     rates = {**view.simt_macs, **view.tensor_macs}
 
     def multiply(precision: Precision, layer: str) -> Multiply:

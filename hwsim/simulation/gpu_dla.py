@@ -28,7 +28,7 @@ from hwsim.schedule.gpu_choice import GpuChoice
 from hwsim.schedule.gpu_lower import lower_gpu
 from hwsim.schedule.gpu_view import GpuView, gpu_view
 from hwsim.simulation import bind_network, check_plan
-from hwsim.simulation.gpu import DLA_STACKS, _detail, _target, simulate_gpu
+from hwsim.simulation.gpu import DLA_STACKS, _detail, gpu_target, simulate_gpu
 from hwsim.timing.dla import DlaView, dla_view
 from hwsim.timing.gpu_run import run_gpu
 
@@ -99,7 +99,7 @@ def _one_engine(
 
 def _plan(bound: Network, acc: Accelerator, options: RunOptions, view: GpuView) -> Plan:
     table = parse_precision(options.precision)
-    return make_gpu_plan(bound, _target(view, acc), table, STACK, options.sparsity if view.sparse else None)
+    return make_gpu_plan(bound, gpu_target(view, acc), table, STACK, options.sparsity if view.sparse else None)
 
 
 class _Split:

@@ -27,6 +27,7 @@ SUITES: dict[str, str] = {
     "gpu-gemm": "hwsim.validate.gpu_gemm",
     "gpu-networks": "hwsim.validate.gpu_networks",
     "llm": "hwsim.validate.llm",
+    "dla": "hwsim.validate.dla",
 }
 
 

@@ -10,57 +10,31 @@ from __future__ import annotations
 import csv
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from hwsim.machine import load_accelerator
-from hwsim.network.load import load_network
-from hwsim.plan.dla import dla_refusal, merge_pools, order_by_engine, reorder
-from hwsim.plan.dla_work import dla_work
-from hwsim.plan.gpu_plan import STACKS, make_gpu_plan
-from hwsim.plan.precision import parse_precision
 from hwsim.schedule.gpu_view import gpu_view
-from hwsim.simulation.gpu import _target
-from hwsim.timing.dla import DlaView, dla_times, dla_view
+from hwsim.timing.dla import DlaView, dla_times
+from hwsim.validate.dla import engine_of, engine_seconds
+from hwsim.validate.measured import SHIPPED, table
 
 HERE = Path(__file__).parent
-ROWS = list(csv.DictReader((HERE / "rows.csv").open(encoding="utf-8")))
+ROWS = list(table(SHIPPED / "measured_dla.csv"))
 NAMES = ("bandwidth", "efficiency", "exposed", "layer")
 BOUNDS = {"bandwidth": (0.1, 0.5), "efficiency": (0.6, 1.0), "exposed": (0.0, 1.0), "layer": (1e-6, 20e-6)}
 
 
-@cache
-def kernels_of(network: str, shapes: str, fp16: str, sparsity: str, target: str, stop: str):
-    """The kernels one engine runs, in order."""
-    acc = load_accelerator(target)
-    view, engine = gpu_view(acc), dla_view(acc)
-    assert engine is not None
-    sizes = {k: int(v) for k, v in (part.split("=") for part in shapes.split())}
-    net = load_network(network).bind(N=1, **sizes)
-    table = parse_precision({"*": "int8", fp16: "fp16"} if fp16 else "int8")
-    made = list(make_gpu_plan(net, _target(view, acc), table, STACKS["compiled"], sparsity or None).kernels)
-    if stop:
-        made = made[: next(i for i, k in enumerate(made) if stop in k.name)]
-    takes = [not dla_refusal(net, k, engine.generation) for k in made]
-    merged, takes = merge_pools(made, takes)
-    order = order_by_engine(merged, takes)
-    return reorder(merged, order), [takes[i] for i in order]
-
-
 def view_of(row: dict[str, str], constants: dict[str, float]) -> DlaView:
     """The engine of a row with other constants."""
-    engine = dla_view(load_accelerator(row["target"]))
-    assert engine is not None
+    engine = engine_of(row)
     share = constants.get("bandwidth")
     changes = {name: constants[key] for name, key in (("efficiency",) * 2, ("exposed",) * 2) if key in constants}
     if "layer" in constants:
         changes["layer_s"] = constants["layer"]
     if share is not None:
         changes["bytes_per_s"] = share * engine.dram_bytes_per_s
-    if row["dla_mhz"]:
-        changes["clock_hz"] = float(row["dla_mhz"]) * 1e6
     return replace(engine, **changes)
 
 
@@ -72,14 +46,7 @@ def predicted(row: dict[str, str], constants: dict[str, float], array: tuple[int
         channels, positions = array
         kernels = {f: max(1, peak // (channels * positions)) for f, peak in peaks.items()}
         view = replace(view, channels=channels, positions=positions, kernels=kernels)
-    kernels, takes = kernels_of(
-        row["network"], row["shapes"], row["fp16_layers"], row["sparsity"], row["target"], row["stop"]
-    )
-    times = dla_times(view, dla_work(kernels, takes, 1, view))
-    seconds = (
-        float((times.layer_s + times.body_s).sum()) * float(row["scale"]) + int(row["handovers"]) * view.handover_s
-    )
-    return int(row["engines"]) / seconds
+    return int(row["engines"]) / engine_seconds(row, view)
 
 
 def errors(rows: list[dict[str, str]], constants: dict[str, float], array: tuple[int, int] | None = None) -> np.ndarray:
@@ -160,14 +127,14 @@ def main() -> None:
         spread = f"{100 * found.min():+.0f} to {100 * found.max():+.0f} %"
         print(f"{name:9} {len(found):3} rows: mean {100 * np.abs(found).mean():.1f} %, {spread}")
     with (HERE / "scores.csv").open("w", encoding="utf-8", newline="") as handle:
-        table = csv.writer(handle, lineterminator="\n")
-        table.writerow(
+        scores = csv.writer(handle, lineterminator="\n")
+        scores.writerow(
             ["set", "network", "target", "dla_mhz", "sparsity", "measured_per_s", "predicted_per_s", "time_error_pct"]
         )
         for row in ROWS:
             rate = predicted(row, constants)
             off = 100 * (float(row["per_s"]) / rate - 1)
-            table.writerow(
+            scores.writerow(
                 [
                     row["set"],
                     row["network"],

@@ -17,6 +17,7 @@ from hwsim.validate import Outcome, validate
 TARGET = Path(__file__).resolve().parents[2] / "accelerators" / "constants" / "error_bands.csv"
 KINDS = {  # suite: what kind of answer its rows are about
     "tpu-v3": "kernel", "tpu-v4": "kernel", "gpu-gemm": "kernel", "gpu-networks": "network",
+    "dla": "engine",
     "edge-tpu": "network", "cpu": "network",
 }  # fmt: skip
 HEAD = "# Written by studies/validation/bands.py from hwsim validate: error quantiles of measured rows, do not edit.\n"

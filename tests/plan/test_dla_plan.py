@@ -26,13 +26,13 @@ from hwsim.plan.gpu_plan import STACKS, make_gpu_plan
 from hwsim.plan.kernel import Kernel
 from hwsim.plan.precision import parse_precision
 from hwsim.schedule.gpu_view import gpu_view
-from hwsim.simulation.gpu import _target
+from hwsim.simulation.gpu import gpu_target
 
 
 def kernels_of(name: str, precision: str = "int8", generation: str = "dla-2") -> tuple[list[Kernel], list[str]]:
     acc = load_accelerator("jetson-agx-orin-64gb")
     net = load_network(name).bind(N=1)
-    plan = make_gpu_plan(net, _target(gpu_view(acc), acc), parse_precision(precision), STACKS["compiled"], None)
+    plan = make_gpu_plan(net, gpu_target(gpu_view(acc), acc), parse_precision(precision), STACKS["compiled"], None)
     return list(plan.kernels), [dla_refusal(net, k, generation) for k in plan.kernels]
 
 
