@@ -12,6 +12,8 @@ from hwsim.schedule.gpu_view import GpuView
 from hwsim.timing.gpu_gemm import GemmKind
 from hwsim.timing.gpu_memory import VectorWork
 
+ROW_THREADS = 128  # of a CTA that a framework gives a row
+UNCACHED = frozenset({"maxwell", "pascal"})  # their L1 keeps no loads from memory unless asked to
 VECTOR_BYTES = 16  # of one access of a thread; what channels are padded to
 STEM_CHANNELS = 4  # first layers of few channels have kernels that read four together
 PACKED_GROUP = 16  # columns a grouped convolution's tile has at least, groups packed into it
@@ -131,7 +133,7 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
     kind = GemmKind(
         pipe, view.tensor_kind if pipe == "tensor" else "simt", rate,
         max(width, FORMATS[a_format].width) if multiply.convert_a else FORMATS[a_format].width, FORMATS[b_format].width,
-        round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, max(width, 8), form=fmt,
+        round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, max(width, 8), form=fmt, layout=kernel.layout,
     )  # fmt: skip
     a_bytes = min(sum(o.bytes for o in a), m * k * batch * kind.a_bits / 8) if a else 0.0
     # Narrow weights bring scales and zero points, which their width does not say.
@@ -226,18 +228,39 @@ def memory_work(kernel: Kernel, view: GpuView) -> VectorWork:
     to_dram = sum(o.bytes * (1 - o.cached) for o in kernel.outputs)
     elements = max(sum(o.elements for o in kernel.outputs), max((o.elements for o in kernel.inputs), default=1))
     width = max((FORMATS[o.format].width for o in (*kernel.inputs, *kernel.outputs)), default=32)
-    per_thread = max(1, VECTOR_BYTES * 8 // width)
-    sweeps = 1
-    if kernel.passes > 1 and kernel.rows:
-        # A row that fits the registers and shared memory of a CTA is read once, whatever the passes over it.
-        row_bytes = 4 * elements / max(1, kernel.rows)
-        sweeps = 1 if row_bytes <= view.max_shared_per_cta else kernel.passes - 1
+    per_thread = max(1, kernel.access_bytes * 8 // width)
+    sweeps, far = _sweeps(kernel, view, elements, read)
     access = view.constants["scattered_access"] if kernel.op in SCATTERED else 1.0
     phases = max(0, kernel.passes - 1)
     return VectorWork(
-        from_dram * sweeps, to_dram, read * sweeps + written, -(-elements // per_thread), float(kernel.alu),
-        float(kernel.special), (read * sweeps + written) / VECTOR_BYTES, phases, access,
+        from_dram + read * (far - 1), to_dram, read * sweeps + written, -(-elements // per_thread), float(kernel.alu),
+        float(kernel.special), (read * sweeps + written) / kernel.access_bytes, phases, access, kernel.access_bytes,
     )  # fmt: skip
+
+
+def _sweeps(kernel: Kernel, view: GpuView, elements: int, read: int) -> tuple[float, float]:
+    """How often a kernel reads its input through the L2, and how often from DRAM.
+
+    A row that fits the registers and shared memory of a CTA is read once, whatever the passes over it. A kernel that
+    reads its rows again finds them in the L1, or in the L2, where the rows of all resident CTAs fit there.
+    """
+    if kernel.passes <= 1 or not kernel.rows:
+        return 1.0, 1.0
+    if not kernel.sweeps:
+        kept = 4 * elements / kernel.rows <= view.max_shared_per_cta
+        sweeps = 1.0 if kept else kernel.passes - 1.0
+        return sweeps, sweeps
+    row = read / kernel.rows
+    resident = min(kernel.rows / view.sms, view.max_threads // ROW_THREADS) * row  # bytes of an SM's rows
+    near = _room(resident, view.shared_bytes if view.architecture not in UNCACHED else 0.0)
+    there = _room(resident * view.sms, view.constants["resident_share"] * view.l2_bytes)
+    again = (kernel.sweeps - 1) * (1 - near)
+    return 1 + again, 1 + again * (1 - there)
+
+
+def _room(held: float, capacity: float) -> float:
+    """Share of bytes read again that are found: all where they fit, none where they are twice as many."""
+    return min(1.0, max(0.0, 2 - held / capacity)) if capacity else 0.0
 
 
 def _found(operands: list[Operand]) -> float:

@@ -69,7 +69,8 @@ def signature(kernel: Kernel) -> tuple[object, ...]:
     """Everything of a kernel that its cost depends on."""
     return (
         kernel.kind, kernel.op, kernel.products, kernel.multiply, kernel.alu, kernel.special, kernel.passes, kernel.rows,
-        kernel.repeat, kernel.sparsity, tuple((o.elements, o.bytes, o.format, o.role, o.cached) for o in kernel.inputs),
+        kernel.repeat, kernel.sparsity, kernel.layout, kernel.access_bytes, kernel.sweeps,
+        tuple((o.elements, o.bytes, o.format, o.role, o.cached) for o in kernel.inputs),
         tuple((o.elements, o.bytes, o.format, o.cached) for o in kernel.outputs),
         kernel.weights and (kernel.weights.bytes, kernel.weights.format, kernel.weights.cached),
     )  # fmt: skip
@@ -180,6 +181,7 @@ def _vector_choices(
                 times={k: float(v) for k, v in times.items()},
                 dram={"a": float(columns["dram_read"][i]), "c": float(columns["dram_write"][i])},
                 l2={"a": float(columns["l2_bytes"][i])}, syncs=int(columns["phases"][i]), access=float(columns["access"][i]),
+                vector_bytes=int(columns["vector_bytes"][i]),
             )
         )  # fmt: skip
     return out

@@ -13,6 +13,20 @@ from hwsim.plan.kernel import Kernel, Operand
 
 # x^3, 0.044715 x^3, x + that, its scaling, the tangent, 1 + that, x / 2, and their product: how many tensors each reads.
 GELU_READS = (1, 1, 2, 1, 1, 1, 1, 2)
+# PyTorch (aten SoftMax.cu, layer_norm_kernel.cu): a warp keeps a row of up to 1024 in registers; longer rows are read for the
+# maximum, the sum and the result; a normalisation reads its row for mean and variance, and again for the result.
+WARP_SOFTMAX = 1024
+SWEEPS = {"softmax": 3, "log_softmax": 3, "layer_norm": 2, "rms_norm": 2, "group_norm": 2, "instance_norm": 2}
+
+
+def as_operator(kernel: Kernel) -> Kernel:
+    """Return a kernel as a framework's own operator reads it."""
+    sweeps = SWEEPS.get(kernel.op, 0)
+    if kernel.kind != "vector" or not sweeps or not kernel.inputs:
+        return kernel
+    if kernel.op.endswith("softmax") and kernel.inputs[0].elements <= WARP_SOFTMAX * kernel.rows:
+        return kernel
+    return replace(kernel, sweeps=sweeps)
 
 
 def apart(kernels: list[Kernel], index: int, images: int) -> list[Kernel]:
@@ -58,7 +72,7 @@ def apart(kernels: list[Kernel], index: int, images: int) -> list[Kernel]:
             replace(base, name=f"{first.name[:-3]} {name}", op="mul", inputs=reads, outputs=(scores,), producers=(at,))
         )
     at = add(replace(softmax, inputs=(replace(scores, role="x"),), producers=(at,)))
-    at = add(replace(last, inputs=(last.inputs[0], values), producers=tuple(sorted({*lead, at}))))
+    at = add(replace(last, inputs=(last.inputs[0], values), layout="nn", producers=tuple(sorted({*lead, at}))))
     merged = last.outputs[0]
     apart_result = replace(merged, tensor=f"{merged.tensor}.heads")
     out[-1] = replace(out[-1], outputs=(apart_result,))

@@ -29,7 +29,7 @@ def exchange_choices(
         read = sum(o.bytes * (1 - o.cached) for o in kernel.inputs)
         written = sum(o.bytes * (1 - o.cached) for o in kernel.outputs)
         # What memory has to move is there while the wire carries: the slower of both sets the pace.
-        memory_s = (read + written) / (view.dram_bytes_per_s * view.constants["stream_efficiency"])
+        memory_s = (read + written) / view.stream_bytes_per_s
         times = {"launch": launch_s, "main": max(found.time_s, memory_s)}
         ctas = max(1, min(view.sms, -(-nbytes // (16 * THREADS))))
         out.append(

@@ -12,7 +12,7 @@ from hwsim.network.opdefs import Product
 from hwsim.network.ops import OPS, kv_cache_elements
 from hwsim.plan.gpu_cache import appended
 from hwsim.plan.gpu_casts import insert_casts
-from hwsim.plan.gpu_eager import apart, tangent_gelu
+from hwsim.plan.gpu_eager import apart, as_operator, tangent_gelu
 from hwsim.plan.gpu_fusion import GpuGroup, Grouping, group_gpu
 from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused
 from hwsim.plan.kernel import Kernel, Operand
@@ -141,7 +141,8 @@ class _Planner:
         for group in self.grouping.groups:
             whole = self._kernel(group)
             whole = replace(whole, producers=tuple(sorted({last_of[g] for g in whole.producers})))
-            out += self._cut(whole, len(out))
+            cut = self._cut(whole, len(out))
+            out += cut if self.stack.compiles else [as_operator(k) for k in cut]
             last_of.append(len(out) - 1)
         return out
 

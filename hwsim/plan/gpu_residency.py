@@ -1,7 +1,7 @@
 """What a GPU's L2 still holds of each operand when a kernel reads it, and what of a result never reaches DRAM.
 
-The L2 is taken as a stack of tensors by last use: a tensor is found to the extent that the bytes used since then leave
-room for it. Tensors read for the last time leave the stack, because a library gives their memory to the next results.
+The L2 is taken as a stack of tensors by last use: a tensor is found where the bytes used since then leave room for all of
+it. Tensors read for the last time leave the stack, because a library gives their memory to the next results.
 Activations made by one kernel and read by the next so stay on the chip while weights of a large network do not, unless the
 whole network fits and the run is repeated (a warm cache).
 """
@@ -14,16 +14,19 @@ from dataclasses import replace
 from hwsim.plan.kernel import Kernel, Operand
 
 
-def place_in_l2(kernels: list[Kernel], capacity_bytes: float, outputs: set[str], warm: bool) -> list[Kernel]:
+def place_in_l2(
+    kernels: list[Kernel], capacity_bytes: float, outputs: set[str], warm: bool, edge: float = 0.0
+) -> list[Kernel]:
     """Return ``kernels`` with the share of every operand that is found (read) or stays (written) in the L2.
 
-    ``warm``: constants may still be there from the run before; activations and inputs are not.
+    ``warm``: constants may still be there from the run before; activations and inputs are not. ``edge``: excess over the
+    capacity, relative to it, at which nothing is found any more.
     """
     last: dict[str, int] = {}
     for number, kernel in enumerate(kernels):
         for operand in _reads(kernel):
             last[operand.tensor] = number
-    stack = _Stack(capacity_bytes)
+    stack = _Stack(capacity_bytes, edge)
     if warm:
         for kernel in kernels:
             for operand in _touched(kernel):
@@ -68,8 +71,8 @@ def _touched(kernel: Kernel) -> Iterable[Operand]:
 class _Stack:
     """Tensors by last use, newest last."""
 
-    def __init__(self, capacity: float) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: float, edge: float) -> None:
+        self.capacity, self.edge = capacity, edge
         self.size: dict[str, int] = {}
 
     def use(self, tensor: str, nbytes: int) -> None:
@@ -89,11 +92,11 @@ class _Stack:
         """Share of ``tensor`` that is still there."""
         if tensor not in self.size or nbytes <= 0:
             return 0.0
-        newer = 0.0
+        used = float(self.size[tensor])
         for name in reversed(self.size):
             if name == tensor:
                 break
-            newer += self.size[name]
-            if newer >= self.capacity:
-                return 0.0
-        return min(1.0, (self.capacity - newer) / self.size[tensor])
+            used += self.size[name]
+        # Read from its start on, which is the oldest part of it: what does not fit as a whole pushes itself out.
+        over = used - self.capacity
+        return 1.0 if over <= 0 else max(0.0, 1 - over / (self.edge * self.capacity)) if self.edge else 0.0

@@ -74,6 +74,7 @@ class GpuChoice:
     walk: Walk | None = None
     syncs: int = 0  # of a kernel without products: how often its threads wait for each other
     access: float = 1.0  # share of a transfer it uses
+    vector_bytes: int = 16  # what one of its threads moves at once
 
     @property
     def time_s(self) -> float:

@@ -60,7 +60,7 @@ def _vector(builder: ScheduleBuilder, kernel: Kernel, choice: GpuChoice, view: G
     rows.move("dma", (max(0, round(choice.l2["a"]) - out),), "shared", "register", "l2")
     rows.next()
     loops = [Loop("m", choice.ctas)]
-    span = (CTA_THREADS, choice.syncs, round(1000 * choice.access))
+    span = (CTA_THREADS, choice.syncs, round(1000 * choice.access), choice.vector_bytes)
     for operation, total in (("mac", kernel.macs), ("alu", kernel.alu), ("special", kernel.special)):
         if not total and operation != "alu":
             continue

@@ -16,6 +16,15 @@ from hwsim.machine.gpu import gpu_of
 from hwsim.power.activity import PowerProfile
 from hwsim.power.gpu import gpu_power_profile
 
+# Memories that give streams another share of their bandwidth than `stream_efficiency`.
+STREAM_SHARES = {
+    "gddr6": "stream_gddr6",
+    "lpddr4": "stream_lpddr",
+    "lpddr4x": "stream_lpddr",
+    "lpddr5": "stream_lpddr",
+    "lpddr5x": "stream_lpddr",
+}
+
 
 @dataclass(frozen=True)
 class GpuView:
@@ -58,6 +67,11 @@ class GpuView:
     stream_launch_s: float
     constants: Mapping[str, float] = field(default_factory=dict)
     power: PowerProfile | None = None
+
+    @property
+    def stream_bytes_per_s(self) -> float:
+        """Bandwidth that kernels reach that stream through DRAM: a share by its technology."""
+        return self.dram_bytes_per_s * self.constants[STREAM_SHARES.get(self.dram_kind, "stream_efficiency")]
 
     def __hash__(self) -> int:
         return hash((self.name, self.architecture, self.sms, self.clock_hz, self.l2_bytes, self.dram_bytes_per_s))

@@ -69,7 +69,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         read = {o.tensor for k in plan.kernels for o in k.inputs}
         outputs = {o.tensor for k in plan.kernels for o in k.outputs if o.role == "keep" or o.tensor not in read}
         room = view.l2_bytes * view.constants["resident_share"]
-        placed = place_in_l2(list(plan.kernels), room, outputs, options.cache == "warm")
+        placed = place_in_l2(list(plan.kernels), room, outputs, options.cache == "warm", view.constants["l2_edge"])
         plan = replace(plan, kernels=tuple(placed), conditions=conditions)
     else:
         check_plan(plan, conditions, bound.name, acc.id)

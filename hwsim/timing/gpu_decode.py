@@ -139,7 +139,7 @@ def stream_times(view: GpuView, s: Stream, launch_s: float, clock: float) -> dic
     rest = s.ctas - full * view.sms
     alone = c["decode_edge"] + s.share * np.maximum(both, latency / STAGES)
     walk = np.ceil(s.ctas / view.sms) * alone / clock
-    peak = view.dram_bytes_per_s * c["stream_efficiency"]
+    peak = view.stream_bytes_per_s
     each = c["sm_dram_bytes"] * clock
     # A last round of few CTAs streams at the rate of the SMs it has.
     per_cta = s.dram / s.ctas

@@ -323,8 +323,8 @@ def _vectors(table: _Table, view: GpuView, kernels: Ints, launch_s: float) -> di
     special = table.each(table.special, table.instances * s.ops)[kernels]
     work = VectorWork(
         table.each(table.loads, everything)[kernels], table.each(table.saves, everything)[kernels], crossing,
-        table.ctas[kernels] * s.span[at, 0], alu, special, crossing / 16, s.span[at, 1].astype(np.float64),
-        s.span[at, 2] / 1000,
+        table.ctas[kernels] * s.span[at, 0], alu, special, crossing / s.span[at, 3], s.span[at, 1].astype(np.float64),
+        s.span[at, 2] / 1000, s.span[at, 3],
     )  # fmt: skip
     got = vector_times(view, work, launch_s)
     out = {}
