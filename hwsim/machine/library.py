@@ -23,6 +23,7 @@ from hwsim.machine.target import Target, parse_target
 from hwsim.machine.values import Value, read_leaf
 
 _ALIASES = re.compile(r"^aliases = \[(.*)\]$", re.MULTILINE)
+_TITLE = re.compile(r'^name = "([^"]*)"$', re.MULTILINE)
 _MAKERS = re.compile(r"^(nvidia-)?(geforce-|tesla-|quadro-)?")
 
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (SYSTOLIC, GPU, EDGE_TPU, CPU)}
@@ -76,6 +77,9 @@ def _find(name: str) -> Path:
     plain = others.get(plain, plain)
     if plain in known:
         return library / f"{plain}.toml"
+    spelled = _spelled().get(_letters(name))
+    if spelled is not None:
+        return library / f"{spelled}.toml"
     if name.endswith(".toml") or "/" in name:
         raise HwsimError(f"no accelerator file {name!r}")
     raise HwsimError(f"no accelerator {name!r}{near(name, [*known, *others])} ('hwsim list accelerators' lists all)")
@@ -92,12 +96,29 @@ def names_machine(text: str) -> bool:
         name = parse_target(text).name
     except HwsimError:
         return False
-    return name.endswith(".toml") or name.lower() in (names := machine_names()) or _plain(name) in names
+    if name.endswith(".toml") or name.lower() in (names := machine_names()) or _plain(name) in names:
+        return True
+    return _letters(name) in _spelled()
 
 
 def _plain(name: str) -> str:
     """A name as the library spells it: ``NVIDIA GeForce RTX 3090`` is ``rtx-3090``."""
     return _MAKERS.sub("", re.sub(r"[\s_]+", "-", name.strip().lower()))
+
+
+def _letters(name: str) -> str:
+    """Letters and digits of a name, its maker left out: ``NVIDIA A100 PCIe 40 GB`` and ``a100-pcie-40gb`` have the same."""
+    return re.sub(r"[^a-z0-9]", "", _plain(name).replace("+", "plus"))
+
+
+def _spelled() -> dict[str, str]:
+    """Files of shipped machines by the letters of their titles, other names and own names, which win in this order."""
+    titles, stems = {}, {}
+    for file in sorted(accelerators_dir().glob("*.toml")):
+        title = _TITLE.search(file.read_text(encoding="utf-8"))
+        titles |= {_letters(title.group(1)): file.stem} if title else {}
+        stems[_letters(file.stem)] = file.stem
+    return titles | {_letters(other): stem for other, stem in aliases().items()} | stems
 
 
 def _load(file: Path, target: Target) -> Accelerator:

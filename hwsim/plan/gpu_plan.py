@@ -37,6 +37,7 @@ class Stack:
     """A class of software: whether it compiles and ends products with element-wise work, how it starts kernels, its attention.
 
     ``fused_length``: longest sequence a fused attention kernel takes; up to ``head_length`` a CTA does a whole head.
+    ``half_accumulators``: whether it takes kernels that add fp16 products up in fp16.
     """
 
     name: str
@@ -45,17 +46,20 @@ class Stack:
     launch: str = "graph"
     fused_length: int = 1 << 30
     head_length: int = 512
+    half_accumulators: bool = False
     why: str = ""
 
 
 # TensorRT's fused attention has kernels for fixed lengths up to 512 (a CTA per head), and tiled ones beyond
 # (NVIDIA/TensorRT plugin/bertQKVToContextPlugin); FasterTransformer v5 has the former only, to 384; AITemplate 0.1 the
-# first FlashAttention; PyTorch 2 the second.
+# first FlashAttention; PyTorch 2 the second. An fp16 engine of TensorRT takes kernels with fp16 accumulators (the h1688 and
+# f16f16_f16f16_f16 of its profiles; NVIDIA/TensorRT issues 1237 and 2942, pytorch/TensorRT pull request 3110), which
+# GeForce cards run at twice the rate; cuBLAS and PyTorch add up in fp32.
 STACKS = {
     s.name: s
     for s in (
-        Stack("compiled", why="TensorRT class: fused kernels replayed as a CUDA graph"),
-        Stack("compiled-stream", launch="stream", why="the same, kernels launched one by one"),
+        Stack("compiled", half_accumulators=True, why="TensorRT class: fused kernels replayed as a CUDA graph"),
+        Stack("compiled-stream", launch="stream", half_accumulators=True, why="the same, kernels launched one by one"),
         Stack(
             "fastertransformer",
             epilogues=False,

@@ -77,11 +77,14 @@ class GpuView:
         return hash((self.name, self.architecture, self.sms, self.clock_hz, self.l2_bytes, self.dram_bytes_per_s))
 
 
-def gpu_view(acc: Accelerator) -> GpuView:
-    """Return ``acc`` as the GPU models see it; raise HwsimError when it is no GPU."""
+def gpu_view(acc: Accelerator, *, half_accumulators: bool = False) -> GpuView:
+    """Return ``acc`` as the GPU models see it, with the rates of fp16 sums for fp16 if asked; HwsimError when it is no GPU."""
     gpu = gpu_of(acc)
     sm, l2, tdp = gpu.sm, gpu.l2, acc.power.tdp_w
     dram = acc.dram
+    rates = dict(gpu.tensor.rates)
+    if half_accumulators and "fp16" in rates:
+        rates["fp16"] = gpu.tensor.macs_per_clk("fp16", "fp16")
     # The clock Tensor peaks are stated at is no limit: power decides what a kernel reaches.
     return GpuView(
         name=acc.id,
@@ -89,7 +92,7 @@ def gpu_view(acc: Accelerator) -> GpuView:
         tensor_kind=gpu.tensor.instruction if gpu.tensor.count else "",
         sms=sm.count,
         clock_hz=sm.clock_hz,
-        tensor_macs=_with_aliases(gpu.tensor.rates),
+        tensor_macs=_with_aliases(rates),
         simt_macs=_with_aliases(gpu.simt.rates),
         sparse=gpu.tensor.sparsity,
         sub_cores=sm.sub_cores,

@@ -61,3 +61,20 @@ def test_show_takes_every_way_to_name_a_machine(capsys: pytest.CaptureFixture[st
         assert shown in out.splitlines()[0] and "sm.count" in out
     assert main(["show", "a1000"]) == 2
     assert "did you mean a100" in capsys.readouterr().err
+
+
+def test_every_machine_is_found_by_its_own_title() -> None:
+    for file in sorted(accelerators_dir().glob("*.toml")):
+        machine = load_accelerator(file.stem)
+        assert load_accelerator(machine.name).id == machine.id, machine.name
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("rtx3090", "rtx-3090"), ("H100PCIe", "h100-pcie"), ("NVIDIA A100 SXM4 80GB", "a100-sxm4-80gb"),
+        ("Orin_Nano", "jetson-orin-nano"),
+    ],
+)  # fmt: skip
+def test_spellings(text: str, found: str) -> None:
+    assert load_accelerator(text).id == found

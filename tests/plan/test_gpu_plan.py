@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hwsim.errors import HwsimError
+from hwsim.machine import load_accelerator, vary
 from hwsim.network.builder import Builder
 from hwsim.network.load import load_network
 from hwsim.plan.gpu_fusion import group_gpu
@@ -13,6 +14,7 @@ from hwsim.plan.gpu_precision import multiply_gpu
 from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused, merge_siblings
 from hwsim.plan.plan import Plan
 from hwsim.plan.precision import PRESETS, parse_precision
+from hwsim.simulation import simulate
 
 RATES = {"fp32": 64.0, "fp16": 1024.0, "bf16": 1024.0, "int8": 2048.0}
 ZOO = ("resnet50", "bert_base", "swin_t", "gpt2", "densenet121", "googlenet", "shufflenet_v2_x1_0", "yolov5s", "gnmt")
@@ -131,3 +133,18 @@ def test_refusals_say_what_would_work(preset: str, rates: dict[str, float], word
 def test_narrow_weights_are_widened_in_the_loop() -> None:
     found = multiply_gpu(RATES, PRESETS["w4a16"], "chip")
     assert (found.format, found.convert_a, found.convert_b) == ("bf16", False, True)
+
+
+def test_engines_add_up_in_fp16_where_that_is_faster() -> None:
+    """GeForce cards run fp16 sums at twice the rate of fp32 sums; engines use them, frameworks do not, A100s gain nothing."""
+    engine, framework = (
+        simulate("resnet50", "rtx-3090", batch=64, precision="fp16", stack=s) for s in ("compiled", "eager")
+    )
+    assert any("add fp16 products up in fp16" in note for note in engine.notes)
+    assert not any("add fp16 products up in fp16" in note for note in framework.notes)
+    slow = vary(load_accelerator("rtx-3090"), {"tensor.half_accumulate.fp16": 256})  # as with fp32 sums
+    assert simulate("resnet50", slow, batch=64, precision="fp16").latency_s > 1.2 * engine.latency_s
+    assert simulate("resnet50", slow, batch=64, precision="fp16", stack="eager").cycles == framework.cycles
+    for other in ("a100-sxm4-80gb", "rtx-3090"):
+        found = simulate("resnet50", other, precision="fp16" if other.startswith("a100") else "int8")
+        assert not any("add fp16 products" in note for note in found.notes)
