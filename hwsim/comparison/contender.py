@@ -20,7 +20,7 @@ MAX_BATCH = 1 << 24
 _WORTH = 1.02  # a gain below 2 % is no advice
 _FALLBACKS = ("bf16", "fp16", "int8")  # widest first
 # What families other than systolic are offered: of each group the first that gains, the last for language models alone.
-_NARROWER = (("fp16", "bf16"), ("int8", "fp8"))
+_NARROWER = (("tf32",), ("fp16", "bf16"), ("int8", "fp8"))
 _WEIGHTS_ONLY = ("w4a16", "w8a16")
 _STEPS = 6  # most advice for one machine
 

@@ -15,6 +15,7 @@ _HEADER = (
     "#", "target", "format", "batch", "", "ms", "most", "inf/s", "units", "chips", "W", "mJ/inf", "$/M inf", "bound by"
 )  # fmt: skip
 _LEFT = (1, 2, 4, 13)
+_SPARED = ("units", "most", "W")  # left out, in this order, where names of targets need the room; files have all
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -41,12 +42,16 @@ def _ranking(comparison: Comparison) -> str:
     wait = any(row["fill_s"] for row in fitting)
     header = tuple("ms+wait" if wait and h == "ms" else h for h in _HEADER)
     keep = [i for i in range(len(header)) if i != 6 or comparison.demand.objective_s is not None]
-    cells = [[_cells(row)[i] for i in keep] for row in fitting]
-    header = tuple(header[i] for i in keep)
-    left = [keep.index(i) for i in _LEFT]
-    others = table(header, [[c if i != 1 else "" for i, c in enumerate(row)] for row in cells], left)
-    room = WIDTH - max(map(len, others.splitlines())) + len("target")
-    return table(header, [[clip(c, max(8, room)) if i == 1 else c for i, c in enumerate(row)] for row in cells], left)
+    rows = [_cells(row) for row in fitting]
+    for name in ("", *_SPARED):  # a target cut short may be any of its like: other columns go first
+        keep = [i for i in keep if not name or _HEADER[i] != name]
+        cells = [[row[i] for i in keep] for row in rows]
+        names, left = tuple(header[i] for i in keep), [keep.index(i) for i in _LEFT]
+        others = table(names, [[c if i != 1 else "" for i, c in enumerate(row)] for row in cells], left)
+        room = WIDTH - max(map(len, others.splitlines())) + len("target")
+        if room >= max(len(row[1]) for row in cells):
+            break
+    return table(names, [[clip(c, max(8, room)) if i == 1 else c for i, c in enumerate(row)] for row in cells], left)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         plan = replace(plan, kernels=tuple(placed), conditions=conditions)
     else:
         check_plan(plan, conditions, bound.name, acc.id)
-    notes += _half_accumulators(plan, acc, stack)
+    notes += _half_accumulators(plan, acc, stack) + _single_precision(plan, view)
     runtime = round(view.constants["runtime_memory"])
     memory = memory_of(plan, bound, view.dram_capacity, mine.batch, runtime=runtime)
     memory.check(plan.network, acc.id, mine.advice(memory))
@@ -145,6 +145,18 @@ def _half_accumulators(plan: Plan, acc: Accelerator, stack: Stack) -> list[str]:
     ):
         return []
     return ["engines add fp16 products up in fp16, faster on this card than in fp32, as --stack eager does"]
+
+
+def _single_precision(plan: Plan, view: GpuView) -> list[str]:
+    """What to say of fp32 products on a chip whose libraries would take TF32 for many of them."""
+    if view.tensor_macs.get("tf32", 0.0) <= 0:
+        return []
+    if not any(k.multiply and k.multiply.format == "fp32" for k in plan.kernels):
+        return []
+    return [
+        "fp32 is multiplied as such, on CUDA cores; TensorRT, and PyTorch's convolutions, take TF32 on Tensor Cores unless "
+        "told not to: --precision tf32"
+    ]
 
 
 def _all_sparse(plan: Plan, choices: list[GpuChoice], machine: str) -> None:

@@ -280,3 +280,10 @@ def test_the_notes_say_how_true_each_family_is() -> None:
     assert len(told) == 2
     assert re.search(r"family cpu are: \d+ measured network rows of \d+ machines: median error \d+ %", told[0])
     assert re.search(r"family systolic are: \d+ measured kernel rows", told[1])
+
+
+def test_targets_are_named_whole_where_there_is_room() -> None:
+    boards = "jetson-agx-orin-64gb:maxn,jetson-agx-orin-32gb:maxn,jetson-agx-orin-64gb:50w,jetson-orin-nx-16gb:maxn"
+    text = comparison_text(compare("resnet50", boards, slo="20ms", rate="300/s"))
+    assert all(any(line.split()[1:2] == [name] for line in text.splitlines()) for name in boards.split(","))
+    assert max(map(len, text.splitlines())) <= 120
