@@ -20,6 +20,7 @@ from hwsim.comparison import Comparison, Demand, Point
 from hwsim.costs import Prices, cost_of
 from hwsim.errors import HwsimError
 from hwsim.machine import load_accelerator
+from hwsim.report.compare_text import comparison_text
 
 TWENTY = (
     "tpu-v1,tpu-v2,tpu-v2-core,tpu-v2-8,tpu-v3,tpu-v3-core,tpu-v3-8,tpu-v4,tpu-v4-8,tpu-v4-pod,tpu-v4i,tpu-v5e,"
@@ -284,6 +285,6 @@ def test_the_notes_say_how_true_each_family_is() -> None:
 
 def test_targets_are_named_whole_where_there_is_room() -> None:
     boards = "jetson-agx-orin-64gb:maxn,jetson-agx-orin-32gb:maxn,jetson-agx-orin-64gb:50w,jetson-orin-nx-16gb:maxn"
-    text = comparison_text(compare("resnet50", boards, slo="20ms", rate="300/s"))
+    text = comparison_text(hwsim.compare("resnet50", boards, slo="20ms", rate="300/s"))
     assert all(any(line.split()[1:2] == [name] for line in text.splitlines()) for name in boards.split(","))
     assert max(map(len, text.splitlines())) <= 120
