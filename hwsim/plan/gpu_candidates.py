@@ -53,7 +53,7 @@ def product_jobs(kernel: Kernel, view: GpuView) -> list[Job]:
     assert kernel.multiply is not None
     product = kernel.products[0]
     fmt = kernel.multiply.format
-    pipe = "tensor" if fmt in view.tensor_macs else "simt"
+    pipe = kernel.pipe or ("tensor" if fmt in view.tensor_macs else "simt")
     narrow = product.conv is not None and product.batch > 1 and product.n < PACKED_GROUP
     jobs: list[Job] = []
     if not (narrow and product.n == 1):
@@ -113,7 +113,7 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
     algorithm = "gemm"
     conv = product.conv
     width = FORMATS[fmt].width
-    rate = (view.tensor_macs if pipe == "tensor" else view.simt_macs)[fmt]
+    rate = view.simt_macs["fp32"] if kernel.pipe else (view.tensor_macs if pipe == "tensor" else view.simt_macs)[fmt]
     if conv is not None and not conv.transposed:
         taps = math.prod(conv.kernel)
         channels = conv.in_channels

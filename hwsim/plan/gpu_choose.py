@@ -69,7 +69,7 @@ def signature(kernel: Kernel) -> tuple[object, ...]:
     """Everything of a kernel that its cost depends on."""
     return (
         kernel.kind, kernel.op, kernel.products, kernel.multiply, kernel.alu, kernel.special, kernel.passes, kernel.rows,
-        kernel.repeat, kernel.sparsity, kernel.layout, kernel.access_bytes, kernel.sweeps,
+        kernel.repeat, kernel.sparsity, kernel.layout, kernel.pipe, kernel.access_bytes, kernel.sweeps,
         tuple((o.elements, o.bytes, o.format, o.role, o.cached) for o in kernel.inputs),
         tuple((o.elements, o.bytes, o.format, o.cached) for o in kernel.outputs),
         kernel.weights and (kernel.weights.bytes, kernel.weights.format, kernel.weights.cached),

@@ -14,6 +14,7 @@ from hwsim.plan.gpu_cache import appended
 from hwsim.plan.gpu_casts import insert_casts
 from hwsim.plan.gpu_eager import apart, as_operator, tangent_gelu
 from hwsim.plan.gpu_fusion import GpuGroup, Grouping, group_gpu
+from hwsim.plan.gpu_library import as_library, then
 from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.plan.operands import (
@@ -136,7 +137,9 @@ class _Planner:
         self.maker = {la.id: g.index for g in grouping.groups for la in g.layers}
         self.maker |= {g.tensor: g.index for g in grouping.groups}
         self.slices = self._slices()
-        self.wide: set[str] = set()  # tensors kept as 32-bit sums
+        if not stack.epilogues:
+            self._keep_residuals()
+        self.windows: set[str] = set()  # results of attention in windows, by tensor
 
     def kernels(self) -> list[Kernel]:
         """All kernels in order."""
@@ -146,9 +149,47 @@ class _Planner:
             whole = self._kernel(group)
             whole = replace(whole, producers=tuple(sorted({last_of[g] for g in whole.producers})))
             cut = self._cut(whole, len(out))
-            out += cut if self.stack.compiles else [as_operator(k) for k in cut]
+            if not self.stack.compiles:
+                cut = [as_operator(k) for k in cut]
+            elif not self.stack.epilogues:
+                cut = [as_library(k) for k in self._by_hand(group, cut, len(out))]
+            out += cut
             last_of.append(len(out) - 1)
         return out
+
+    def _by_hand(self, group: GpuGroup, kernels: list[Kernel], index: int) -> list[Kernel]:
+        """Kernels of a group with those a library adds whose products end with their sums."""
+        last = kernels[-1]
+        if group.kind == "attention":
+            if self._windowed(group):
+                self.windows.add(group.tensor)
+            if len(kernels) > 1:
+                kernels[-1] = replace(last, layout="nn")
+                return then(kernels, index, "heads")
+            eight = last.multiply is not None and last.multiply.format == "int8"
+            return then(kernels, index, "columns") if eight else kernels
+        if group.kind != "matmul" or not group.layers[0].attrs.get("bias"):
+            return kernels
+        readers = {g for name in self._outputs(group) for g in self.read_by.get(name, ())}
+        attended = [self.grouping.groups[g] for g in readers if self.grouping.groups[g].kind == "attention"]
+        if attended:
+            # Only the product in front of a window's fused attention in 16 bits ends with its bias (cuBLASLt).
+            fused = last.outputs[0].format in ("fp16", "bf16") and all(self._windowed(g) for g in attended)
+            return kernels if fused else then(kernels, index, "bias")
+        return then(kernels, index, "windows") if self.windows & set(group.reads) else kernels
+
+    def _keep_residuals(self) -> None:
+        """A library of 8 bits keeps sums that a normalisation and a later sum read (the residual of a block) in 16."""
+        for group in self.grouping.groups:
+            sums = group.layers[-1].op == "add" and len(self.read_by.get(group.tensor, ())) > 1
+            if sums and self.formats.get(group.tensor) == "int8":
+                self.formats[group.tensor] = "fp16"
+
+    def _windowed(self, group: GpuGroup) -> bool:
+        """Whether attention adds a bias of its own to each pair of tokens, as windows of an image have it."""
+        lead = lead_layer(group.layers)
+        product = self.net.products[lead.id][0]
+        return len(lead.src) > 3 and product.m > 1 and self.count[lead.src[3]] >= product.m * product.n
 
     def _cut(self, kernel: Kernel, index: int) -> list[Kernel]:
         lead = self.net.by_id[kernel.layers[-1]] if kernel.kind == "attention" else None
@@ -228,10 +269,6 @@ class _Planner:
                 inputs.append(Operand(f"{lead.id}.cache", past, storage_bytes(past, fmt), fmt, role="cache"))
         made = self._outputs(group)
         outputs = tuple(self._operand(n, self._elements(n), "") for n in made)
-        if multiply is not None and not self.stack.epilogues and multiply.format == "int8" and group.kind == "matmul":
-            # Nothing ends the product but its sums, which the next kernel turns into 8 bits again.
-            outputs = tuple(replace(o, format="int32", bytes=4 * o.elements) for o in outputs)
-            self.wide |= set(made)
         kind = {"pointwise": "vector", "reduce": "vector"}.get(group.kind, group.kind)
         if any(OPS[la.op].kind == "host" for la in group.layers):
             notes.append(without_form(lead))
@@ -261,7 +298,7 @@ class _Planner:
         )
 
     def _operand(self, name: str, elements: int, role: str) -> Operand:
-        fmt = "int32" if name in self.wide else self.formats[name]
+        fmt = self.formats[name]
         return Operand(name, elements, storage_bytes(elements, fmt), fmt, role=role)
 
     def _roles(self, lead: Layer, group: GpuGroup) -> dict[str, str]:

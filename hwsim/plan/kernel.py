@@ -59,6 +59,7 @@ class Kernel:
     accumulate: str = "fp32"
     sparsity: str = ""  # "2:4" where the weights may be stored and multiplied so
     layout: str = "tn"  # how B of a product is stored: n x k as a linear layer's weights, "nn" k x n
+    pipe: str = ""  # "simt" where a library has CUDA-core kernels only
     access_bytes: int = 16  # what a thread of a kernel without products moves at once
     sweeps: int = 0  # how often such a kernel reads its rows from memory; 0: once where a CTA can keep one
     notes: tuple[str, ...] = field(default=())
