@@ -35,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parallel", metavar="KIND", help="how several GPUs share the work: data, tensor, or tensor=4,data=2"
     )
+    parser.add_argument(
+        "--emulate", action="store_true",
+        help="on a GPU, run formats (and 2:4) it does not multiply in wider ones, at their real cost, instead of refusing",
+    )  # fmt: skip
     parser.add_argument("--pre", metavar="STAGES", help="host work before the network, e.g. decode,resize,quantise")
     parser.add_argument("--post", metavar="STAGES", help="host work after it, e.g. dequantise,nms")
     parser.add_argument("--image", metavar="1280x720", default="1280x720", help="the frame as it arrives, for --pre")
@@ -77,6 +81,7 @@ def main(args: argparse.Namespace) -> int:
         stack=args.stack,
         cache=args.cache,
         parallel=args.parallel,
+        emulate=args.emulate,
     )
     around = None
     if args.pre is not None or args.post is not None:
@@ -140,6 +145,7 @@ def _generate(args: argparse.Namespace) -> int:
         stack=args.stack,
         cache=args.cache,
         parallel=args.parallel,
+        emulate=args.emulate,
     )
     if args.json == "-":
         print(found.to_json())

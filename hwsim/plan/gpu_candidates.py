@@ -9,7 +9,7 @@ from hwsim.formats import FORMATS
 from hwsim.network.opdefs import Product
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.schedule.gpu_view import GpuView
-from hwsim.timing.gpu_gemm import GemmKind
+from hwsim.timing.gpu_kind import MOST_SPLITS, GemmKind
 from hwsim.timing.gpu_memory import VectorWork
 
 ROW_THREADS = 128  # of a CTA that a framework gives a row
@@ -44,6 +44,7 @@ class Job:
     repeat: int = 1
     sparse: bool = False
     refusal: str = ""
+    emulated: bool = False
     work: VectorWork | None = None
     transforms: tuple[tuple[float, float, float], ...] = ()
 
@@ -65,7 +66,11 @@ def product_jobs(kernel: Kernel, view: GpuView) -> list[Job]:
     if kernel.sparsity:
         base = jobs[0]
         refusal = sparse_refusal(kernel, product, base, view)
-        if refusal or base.kind is None:
+        if base.kind is not None and kernel.sparsity.endswith("emulated") and _expandable(product, refusal):
+            # Half of the weights and an index of each are stored, and widened to all of them.
+            kind = replace(base.kind, b_bits=base.kind.b_bits / 2 + 1)
+            jobs.append(replace(base, kind=kind, sparse=True, emulated=True, b_bytes=_sparse_bytes(kernel, base)))
+        elif refusal or base.kind is None:
             jobs[0] = replace(base, refusal=refusal or "runs on the CUDA cores")
         else:
             kind = replace(base.kind, sparse=True)
@@ -79,6 +84,13 @@ def _sparse_bytes(kernel: Kernel, job: Job) -> float:
     if weights is None or not job.b_bytes or job.kind is None:
         return 0.0
     return weights.bytes - weights.elements * job.kind.b_bits / 16 + weights.elements / 8
+
+
+def _expandable(product: Product, refusal: str) -> bool:
+    """Whether weights without a sparse instruction may still be stored 2:4: groups of four along K, vectors of outputs."""
+    depth = product.conv.in_channels if product.conv else product.k
+    lacking = refusal.startswith(("runs on", "no sparse", "no kernel"))
+    return lacking and product.batch == 1 and depth % 4 == 0 and product.n % 8 == 0
 
 
 def sparse_refusal(kernel: Kernel, product: Product, job: Job, view: GpuView) -> str:
@@ -127,13 +139,15 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
         if taps > 1 or any(s > 1 for s in conv.stride):
             algorithm = "implicit_gemm"
             rate *= view.constants[f"implicit_{pipe}"]
+    a_width, b_width = (FORMATS[x].width + (8 / multiply.block if multiply.block else 0) for x in (a_format, b_format))
     results = max(1, product.c_elements)
     # Operands of a recurrence are those of all its steps; a job is one step.
     out_bytes = sum(o.bytes for o in kernel.outputs) / kernel.repeat
     kind = GemmKind(
         pipe, view.tensor_kind if pipe == "tensor" else "simt", rate,
-        max(width, FORMATS[a_format].width) if multiply.convert_a else FORMATS[a_format].width, FORMATS[b_format].width,
-        round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, max(width, 8), form=fmt, layout=kernel.layout,
+        max(width, a_width) if multiply.convert_a else a_width, b_width,
+        round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, b_width if multiply.block else max(width, 8),
+        form=fmt, layout=kernel.layout, scaled=bool(multiply.block), most_splits=1 if multiply.block else MOST_SPLITS,
     )  # fmt: skip
     a_bytes = min(sum(o.bytes for o in a), m * k * batch * kind.a_bits / 8) if a else 0.0
     # Narrow weights bring scales and zero points, which their width does not say.

@@ -72,18 +72,24 @@ def _wanted(kernel: Kernel, operand: Operand) -> str:
         return ""
     fmt = kernel.multiply.format.split("x")[0]
     stored = operand.format
+    if kernel.multiply.block:
+        return f"{fmt}/{kernel.multiply.block}"  # with a scale for every so many
     same = stored == fmt or {stored, fmt} in ({"int8", "uint8"}, {"fp32", "tf32"}, {"int4", "uint4"})
     return "" if same or FORMATS[stored].kind == "bool" else fmt
 
 
-def _as(operand: Operand, fmt: str) -> Operand:
-    return replace(operand, tensor=f"{operand.tensor}.{fmt}", format=fmt, bytes=storage_bytes(operand.elements, fmt))
+def _as(operand: Operand, wanted: str) -> Operand:
+    fmt, _, block = wanted.partition("/")
+    scales = -(-operand.elements // int(block)) if block else 0  # of 8 bits
+    stored = storage_bytes(operand.elements, fmt) + scales
+    return replace(operand, tensor=f"{operand.tensor}.{wanted}", format=fmt, bytes=stored)
 
 
 def _cast_kernel(source: Operand, target: Operand, producers: tuple[int, ...]) -> Kernel:
     scaled = target.format in _SCALED
+    passes = 2 if scaled and "/" not in target.tensor else 1  # a block's scale is found where it is cast
     return Kernel(
         name=f"cast {source.tensor} to {target.format}", op="quantize" if scaled else "cast", kind="vector",
         layers=(source.tensor,), inputs=(replace(source, role="x"),), outputs=(replace(target, role=""),),
-        alu=(5 if scaled else 1) * source.elements, passes=2 if scaled else 1, producers=producers,
+        alu=(5 if scaled else 1) * source.elements, passes=passes, producers=producers,
     )  # fmt: skip

@@ -108,6 +108,9 @@ def _best(kernel: Kernel, found: list[tuple[Job, GpuChoice]]) -> GpuChoice:
         return replace(dense, sparse={"eligible": False, "chosen": False, "gain": 1.0, "limit": reason})
     best = min(sparse, key=lambda c: c.time_s)
     gain = dense.time_s / best.time_s
+    if any(j.emulated for j, _ in found):  # they are stored so, faster or not
+        note = {"eligible": False, "chosen": False, "gain": gain, "limit": "emulated", "emulated": True}
+        return replace(best, sparse=note)
     chosen = gain > 1.0
     note = {"eligible": True, "chosen": chosen, "gain": gain, "limit": best.limiter}
     return replace(best if chosen else dense, sparse=note)

@@ -79,6 +79,9 @@ STACK_ALIASES = {
 }  # fmt: skip
 
 
+EMULATED = " emulated"  # ending of a kernel's sparsity: weights stay compressed where no instruction multiplies them so
+
+
 @dataclass(frozen=True)
 class GpuTarget:
     """What planning needs to know of a GPU: how it multiplies, and which attention its libraries fuse."""
@@ -87,6 +90,7 @@ class GpuTarget:
     multiply: Callable[[Precision, str], Multiply]
     fuses_attention: Callable[[str, int], bool]  # format, depth of a head
     sparse: bool = False
+    emulate: bool = False  # what it does not multiply is run in another form
 
 
 def make_gpu_plan(
@@ -127,6 +131,8 @@ class _Planner:
     ) -> None:  # fmt: skip
         self.net, self.grouping, self.target, self.table, self.stack = net, grouping, target, table, stack
         self.sparsity = sparsity if sparsity not in (None, "dense") else ""
+        if self.sparsity and target.emulate:
+            self.sparsity += EMULATED
         self.formats = tensor_formats(net, table)
         self.count = {name: elements_of(net, name) for name in net.tensors}
         self.results = {p for n in net.output_names for p in grouping.parts[n]}

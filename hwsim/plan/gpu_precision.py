@@ -2,7 +2,8 @@
 
 A library has kernels for pairs of formats its chip multiplies. Weights of 4 or 8 bits with 16-bit activations
 (``w4a16``, ``w8a16``) are widened in the main loop. Everything else is refused with what would work, or, with
-``emulate``, run at its storage size in the next wider format, every operand converted on its way into a tile.
+``emulate``, multiplied in a wider format that holds the operands exactly: activations are rounded to their format by the
+kernel that makes them and kept in the wider one, weights are stored as they are and widened in the main loop.
 """
 
 from __future__ import annotations
@@ -37,24 +38,48 @@ def multiply_gpu(
     """
     act = _SIGNLESS.get(name := get_format(precision.activations).name, name)
     weight = _SIGNLESS.get(name := get_format(precision.weights).name, name)
-    if act == weight and rates.get(act, 0.0) > 0:
-        return Multiply(act, rates[act], 1, False, False)
+    # Chips that apply scales of blocks in their Tensor Cores are those that multiply 4-bit floats.
+    scales = not precision.block or rates.get("e2m1", 0.0) > 0
+    if act == weight and rates.get(act, 0.0) > 0 and scales:
+        return Multiply(act, rates[act], 1, False, False, block=precision.block)
     narrow = weight in ("int8", "int4", "e4m3", "e5m2", "e2m1") and act in _HALF and rates.get(act, 0.0) > 0
     if narrow:
         note = f"{weight} weights are widened to {act} in the main loop"
         return Multiply(act, rates[act], 1, False, True, note)
-    if {act, weight} <= {"e4m3", "e5m2"} and rates.get("e4m3", 0.0) > 0:
+    if {act, weight} <= {"e4m3", "e5m2"} and rates.get("e4m3", 0.0) > 0 and scales:
         return Multiply("e4m3", rates["e4m3"], 1, False, False)
-    fallback = _wider(act, weight, rates)
+    fallback = _wider(act, weight, rates, precision)
+    pair = act if act == weight else f"{act} x {weight}"
+    if precision.block:
+        pair = f"{_named(precision)} (blocks with scales)"
+    if emulate and fallback is not None:
+        said = f"{machine} does not multiply {pair}: emulated, {_how(act, weight, fallback)}"
+        return Multiply(fallback, rates[fallback], 1, False, weight != fallback, said, emulates=pair.split(" (")[0])
     at = f"{where}: " if where else ""
-    if not emulate or fallback is None:
-        known = [_PRESET_OF[f] for f in _PRESET_OF if rates.get(f, 0.0) > 0]
-        wider = [_PRESET_OF[f] for f in ("fp16", "bf16", "fp32") if rates.get(f, 0.0) > 0]
-        advice = f"; try --precision {wider[0]}" if wider else ""
-        pair = act if act == weight else f"{act} x {weight}"
-        raise HwsimError(f"{at}{machine} does not multiply {pair}; it has {', '.join(known)}{advice}")
-    note = f"{machine} does not multiply {act}: emulated, operands are widened to {fallback}"
-    return Multiply(fallback, rates[fallback], 1, act != fallback, weight != fallback, note)
+    known = [_PRESET_OF[f] for f in _PRESET_OF if rates.get(f, 0.0) > 0]
+    wider = [_PRESET_OF[f] for f in ("fp16", "bf16", "fp32") if rates.get(f, 0.0) > 0]
+    eight = "e4m3" in (act, weight) or precision.block
+    wider = ["fp8", *wider] if eight and rates.get("e4m3", 0.0) > 0 else wider
+    advice = f"; try --precision {wider[0]}" if wider else ""
+    advice += ", or --emulate" if fallback is not None else ""
+    raise HwsimError(f"{at}{machine} does not multiply {pair}; it has {', '.join(known)}{advice}")
+
+
+def _named(precision: Precision) -> str:
+    """The preset whose formats and blocks these are."""
+    same = (p for p in PRESETS.items() if p[1].block == precision.block and p[1].weights == precision.weights)
+    return next((name for name, _ in same), precision.weights)
+
+
+def _how(act: str, weight: str, fallback: str) -> str:
+    """What an emulation does with the operands of a product."""
+    parts = []
+    if act != fallback:
+        rounded = "rounded to their format and kept" if FORMATS[act].bits < FORMATS[fallback].bits else "kept"
+        parts.append(f"activations {rounded} in {fallback}")
+    if weight != fallback:
+        parts.append(f"weights stored as they are and widened to {fallback} in the main loop")
+    return ", ".join(parts)
 
 
 def faster_formats(
@@ -91,16 +116,21 @@ def sixteen_bits(
     return out, f"{machine} has no bf16: narrow weights are multiplied with fp16 activations" if changed else ""
 
 
-def _wider(act: str, weight: str, rates: Mapping[str, float]) -> str | None:
-    """The narrowest format of the chip that holds both operands exactly; None where there is none."""
+def _wider(act: str, weight: str, rates: Mapping[str, float], precision: Precision) -> str | None:
+    """A format of the chip that holds both operands exactly: the results' own, else the fastest; None where there is none."""
     integers = act in INTEGERS and weight in INTEGERS
     bits = max(FORMATS[act].bits, FORMATS[weight].bits)
-    if integers and bits < 8 and rates.get("int8", 0.0) > 0:
-        return "int8"
-    if bits <= 8:
-        candidates: tuple[str, ...] = ("fp16", "bf16", "fp32")  # 8-bit integers and floats are exact in all of them
-    elif {act, weight} <= {"bf16", "tf32", "fp16", "fp32"} and bits <= 32:
-        candidates = ("fp32",)
+    names = {act, weight}
+    # Tensor Cores sum products of 16-bit floats in fp32; CUDA cores, whose rates are near one another, would sum in 16 bits.
+    halves = tuple(f for f in _HALF if rates.get(f, 0.0) > 2 * rates.get("fp32", 0.0))
+    if integers and bits <= 4:
+        candidates: tuple[str, ...] = ("int8", *halves, "fp32")
+    elif bits <= 8:
+        candidates = (*halves, "fp32")  # 8-bit integers and floats, with their scales, are exact in all of them
+    elif names <= {"bf16", "tf32", "fp16", "fp32"} or (integers and bits <= 16):
+        # Floats of ten significant bits and eight of exponent fit tf32.
+        candidates = ("tf32", "fp32") if names <= {"bf16", "fp16", "tf32"} else ("fp32",)
     else:
         return None
-    return next((c for c in candidates if rates.get(c, 0.0) > 0), None)
+    found = [c for c in candidates if rates.get(c, 0.0) > 0]
+    return max(found, key=lambda c: (c == precision.output, rates[c], -found.index(c)), default=None)

@@ -93,11 +93,12 @@ def weight_bytes(net: Network, table: dict[str, Precision] | None) -> int:
 def _stored(layer: Layer, weight: Weight, precision: Precision) -> int:
     """Bytes of one constant: biases of integer layers are 32 bits wide; narrow weights bring their scales.
 
-    Vectors (biases, scales and shifts of normalisations) stay as wide as activations where only weights are quantised.
+    Vectors (biases, scales and shifts of normalisations) stay as wide as activations where only weights are quantised, and as
+    results where formats are block-scaled.
     """
     fmt = precision.weights
-    if precision.weight_only and len(weight.shape) < 2:
-        return storage_bytes(weight.elements, precision.activations)
+    if (precision.weight_only or precision.block) and len(weight.shape) < 2:
+        return storage_bytes(weight.elements, precision.output if precision.block else precision.activations)
     if weight.role == "bias" and fmt in ("int8", "uint8", "int4"):
         fmt = "int32"
     depth = math.prod(weight.shape[1:]) if layer.op.startswith("conv") else weight.shape[-1] if weight.shape else 1

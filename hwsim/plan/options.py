@@ -27,6 +27,7 @@ class RunOptions:
     stack: str | None = None
     cache: str = "warm"
     parallel: str | None = None
+    emulate: bool = False
 
     def check(self) -> RunOptions:
         """Return self, or raise HwsimError naming the option that is wrong and what would work."""
@@ -45,6 +46,8 @@ class RunOptions:
             block_sparsity(self.sparsity)
         _choice("cache", self.cache, CACHES)
         check_parallel(self.parallel)
+        if not isinstance(self.emulate, bool):
+            raise HwsimError(f"emulate must be True or False, not {self.emulate!r}")
         return self
 
 

@@ -2,7 +2,8 @@
 
 A precision is the formats of weights, activations, accumulator, output and key/value cache. A preset names a common one
 (``int8`` is 8-bit weights and activations with 32-bit accumulation); endings change it: ``w4a16g64`` has a scale for every
-64 weights, ``bf16kv8`` keeps keys and values in 8 bits. None keeps the network's own formats; a mapping (or text
+64 weights, ``bf16kv8`` keeps keys and values in 8 bits. ``nvfp4``, ``mxfp4`` and ``mxfp8`` have an 8-bit scale for every 16 or 32
+elements along K, of weights and activations. None keeps the network's own formats; a mapping (or text
 ``int8,classifier*=bf16``) sets it per layer, later patterns winning.
 """
 
@@ -18,6 +19,7 @@ from hwsim.formats import FORMATS, get_format
 from hwsim.network.graph import Layer, Network
 
 INTEGERS = frozenset(n for n, f in FORMATS.items() if f.kind in ("int", "uint"))
+BLOCK_SCALED = ("linear", "expert_linear")  # what libraries have block-scaled kernels for
 # Formats of the key/value cache by the name an ending gives them.
 KV_FORMATS = {"4": "int4", "8": "int8", "16": "", "int4": "int4", "int8": "int8", "fp8": "e4m3"}
 _ENDINGS = re.compile(r"(?P<base>.+?)(?:-?g(?P<group>\d{1,5}))?(?:-?kv(?P<kv>[a-z]*\d+))?", re.ASCII)
@@ -28,7 +30,8 @@ class Precision:
     """Formats of one layer's operands; ``passes`` is how many products of a narrower format make up one (0: machine's).
 
     ``kv`` is the format keys and values are kept in ("": that of the activations); ``group`` weights along K share a
-    scale and a zero point (0: all of an output share a scale).
+    scale and a zero point (0: all of an output share a scale); ``block`` elements along K, of weights and of activations,
+    share an 8-bit scale (0: none do).
     """
 
     weights: str
@@ -38,6 +41,7 @@ class Precision:
     passes: int = 0
     kv: str = ""
     group: int = 0
+    block: int = 0
 
     @property
     def weight_only(self) -> bool:
@@ -52,8 +56,11 @@ class Precision:
     def scale_bytes(self, elements: int, depth: int) -> int:
         """Bytes of the 16-bit scales (and zero points of a group, as wide as a weight) of ``elements`` weights.
 
-        ``depth`` is their extent along K. None where weights are as wide as activations: folded into the output's scale.
+        ``depth`` is their extent along K. None where weights are as wide as activations: folded into the output's scale;
+        blocks bring their 8-bit scales.
         """
+        if self.block and depth >= 1:
+            return elements // depth * -(-depth // self.block)
         if not self.weight_only or depth < 1:
             return 0
         zero = FORMATS[self.weights].width if self.group and self.weights in INTEGERS else 0
@@ -74,6 +81,9 @@ PRESETS: dict[str, Precision] = {
     "int4": Precision("int4", "int4", "int32", "int4"),
     "fp8": Precision("e4m3", "e4m3", "fp32", "bf16"),
     "e5m2": Precision("e5m2", "e5m2", "fp32", "bf16"),
+    "nvfp4": Precision("e2m1", "e2m1", "fp32", "bf16", block=16),
+    "mxfp4": Precision("e2m1", "e2m1", "fp32", "bf16", block=32),
+    "mxfp8": Precision("e4m3", "e4m3", "fp32", "bf16", block=32),
     "w8a16": Precision("int8", "bf16", "fp32", "bf16"),
     "w4a16": Precision("int4", "bf16", "fp32", "bf16", group=128),
     "w8a8": Precision("int8", "int8", "int32", "int8"),
@@ -144,7 +154,8 @@ def own_precision(layer: Layer) -> Precision:
 def precision_of(layer: Layer, table: dict[str, Precision] | None) -> Precision:
     """The precision of ``layer`` under an assignment; patterns match a layer's name or operator.
 
-    Quantisers of weights alone leave look-up tables as they are, and products that share one.
+    Quantisers of weights alone leave look-up tables as they are, and products that share one; block-scaled formats are
+    for linear layers: every other layer is in the format of their results.
     """
     found: Precision | None = None
     for pattern, precision in (table or {}).items():
@@ -153,6 +164,8 @@ def precision_of(layer: Layer, table: dict[str, Precision] | None) -> Precision:
     if found is None:
         return own_precision(layer)
     table_like = layer.op == "embedding" or "tied" in layer.attrs
+    if found.block and (table_like or layer.op not in BLOCK_SCALED):
+        return replace(found, weights=found.output, activations=found.output, block=0)
     if table_like and found.weight_only:
         return replace(found, weights=found.activations, group=0)
     return found
@@ -180,6 +193,8 @@ class Multiply:
     convert_a: bool
     convert_b: bool
     note: str = ""
+    block: int = 0  # elements of K that share an 8-bit scale, which the matrix unit applies
+    emulates: str = ""  # the format asked for, where the machine multiplies another in its place
 
 
 def multiply_on(

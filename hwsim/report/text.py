@@ -46,6 +46,7 @@ def summary(result: Result) -> str:
         (_UNITS.get(result.accelerator.family, "Units"), _arrays(result)),
         *_formats(result),
         *_sparse(result),
+        *_emulated(result),
         *_widening(result),
         ("Time", ", ".join(f"{n} {percent(100 * s)} %" for n, s in _largest(r.time_shares, 7))),
         ("Bound by", r.bound_by),
@@ -157,6 +158,13 @@ def _formats(result: Result) -> list[tuple[str, str]]:
     return [("Formats", f"{', '.join(parts)}: kernels (share of the time)")]
 
 
+def _emulated(result: Result) -> list[tuple[str, str]]:
+    """Formats the machine does not multiply, and in which it multiplied them instead."""
+    pairs = Counter((row["emulates"], row["format"]) for row in result.kernels if row.get("emulates"))
+    told = ", ".join(f"{asked} run in {used} ({count} products)" for (asked, used), count in pairs.most_common())
+    return [("Emulated", f"{told}: see the notes")] if pairs else []
+
+
 def _widening(result: Result) -> list[tuple[str, str]]:
     """What it takes to make narrow weights and caches wide again, beside the reading they save."""
     lanes_s = sum(row.get("widening_s", 0.0) for row in result.kernels)
@@ -181,7 +189,13 @@ def _sparse(result: Result) -> list[tuple[str, str]]:
         told += f", {share} % of the dense time: {significant(dense_s / sparse_s)}x there"
         told += f", {significant((all_s + dense_s - sparse_s) / all_s)}x in all; limited now by "
         told += _counted(_LIMITS.get(row["sparse_limit"], row["sparse_limit"].replace("_", " ")) for row in taken)
-    refused = [row["sparse_limit"].lstrip("0123456789 ") for row in asked if not row["sparse_eligible"]]
+    expanded = [row for row in asked if row.get("sparse_emulated")]
+    if expanded:
+        spent_s = sum(row["latency_s"] for row in expanded)
+        gain = sum(row["latency_s"] * row["sparse_gain"] for row in expanded) / spent_s
+        told += f"; stored so and multiplied dense (emulated): {len(expanded)}, {significant(gain)}x there"
+    refused = [row["sparse_limit"].lstrip("0123456789 ") for row in asked
+               if not row["sparse_eligible"] and not row.get("sparse_emulated")]  # fmt: skip
     if refused:
         told += f"; no sparse kernel: {_counted(refused)}"
     slower = sum(1 for row in asked if row["sparse_eligible"] and not row["sparse_chosen"])

@@ -37,6 +37,7 @@ def simulate(
     stack: str | None = None,
     cache: str = "warm",
     parallel: str | None = None,
+    emulate: bool = False,
     plan: Plan | None = None,
 ) -> Result:
     """Return what ``network`` costs on ``target``: latency, energy, traffic, per kernel and in total, with reasons.
@@ -46,16 +47,22 @@ def simulate(
     ``context`` earlier ones. ``precision`` is a preset, layer patterns or None for the network's own formats.
     ``parallel`` says how several devices share the work: ``data`` (the batch), ``tensor`` (every product), or both as
     ``tensor=4,data=2``; by default the batch, and every product of a language model that fits no single device.
+    ``emulate``: what a GPU does not multiply (a format, 2:4 sparse weights) is run in a wider format that holds it exactly,
+    or dense, at its real cost, instead of being refused.
     ``plan`` runs an earlier result's plan again. Raises HwsimError, one line, when anything is wrong or does not fit.
     """
     options = RunOptions(
-        batch, {} if shapes is None else shapes, phase, context, precision, sparsity, stack, cache, parallel
+        batch, {} if shapes is None else shapes, phase, context, precision, sparsity, stack, cache, parallel, emulate
     ).check()
     net = load_network(network)
     acc = load_accelerator(target if isinstance(target, Accelerator) else str(target))
     if acc.family != "cpu" and options.sparsity is not None and options.sparsity not in SPARSITIES:
         raise HwsimError(
             f"{acc.id}: blocks of zeros ({options.sparsity}) are skipped by processors only; try 2:4 or dense"
+        )
+    if options.emulate and acc.family != "gpu":
+        raise HwsimError(
+            f"{acc.id}: --emulate is for GPUs; machines of family {acc.family} convert what they do not multiply, and say so"
         )
     if acc.family != "gpu" and layout_of(options.parallel, acc.programs, acc.id).tensor > 1:
         raise HwsimError(f"{acc.id}: tensor parallel is modelled for GPUs only; data parallel works")

@@ -43,7 +43,12 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     stack = _stack(options.stack, acc.id)
     view = gpu_view(acc, half_accumulators=stack.half_accumulators)
     notes: list[str] = []
-    if options.sparsity in ("2:4", "2:4!") and not view.sparse:
+    if options.sparsity in ("2:4", "2:4!") and not view.sparse and options.emulate:
+        notes.append(
+            f"{acc.id} has no 2:4 sparse Tensor Cores: emulated, weights are stored compressed, expanded in the main loop "
+            "and multiplied dense"
+        )
+    elif options.sparsity in ("2:4", "2:4!") and not view.sparse:
         if options.sparsity == "2:4!":
             raise HwsimError(f"{acc.id} has no 2:4 sparse Tensor Cores: drop --sparsity, or use Ampere or later")
         notes.append(f"{acc.id} has no 2:4 sparse Tensor Cores: run dense")
@@ -63,10 +68,13 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         f"sparsity={options.sparsity}",
         f"stack={stack.name}",
         f"cache={options.cache}",
+        *(["emulate"] if options.emulate else []),
         *([f"parallel={mine.layout}"] if mine.layout.tensor > 1 else []),
     )
     if plan is None:
-        plan = make_gpu_plan(mine.local, gpu_target(view, acc), table, stack, options.sparsity if view.sparse else None)
+        sparsity = options.sparsity if view.sparse or options.emulate else None
+        target = gpu_target(view, acc, options.emulate)
+        plan = make_gpu_plan(mine.local, target, table, stack, sparsity)
         read = {o.tensor for k in plan.kernels for o in k.inputs}
         outputs = {o.tensor for k in plan.kernels for o in k.outputs if o.role == "keep" or o.tensor not in read}
         room = view.l2_bytes * view.constants["resident_share"]
@@ -104,7 +112,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         workspace_bytes=max((_workspace(choice) for choice in choices), default=0),
     )  # fmt: skip
     details = [
-        {**_detail(choice), "widening_s": widening_s(kernel, choice, view)}
+        {**_detail(choice), "widening_s": widening_s(kernel, choice, view), "emulates": _emulates(kernel)}
         for kernel, choice in zip(kernels, choices, strict=True)
     ]
     return Result(
@@ -123,17 +131,17 @@ def _stack(asked: str | None, machine: str) -> Stack:
     return found
 
 
-def gpu_target(view: GpuView, acc: Accelerator) -> GpuTarget:
+def gpu_target(view: GpuView, acc: Accelerator, emulate: bool = False) -> GpuTarget:
     """Return what planning needs to know of a machine."""
     rates = {**view.simt_macs, **view.tensor_macs}
 
     def multiply(precision: Precision, layer: str) -> Multiply:
-        return multiply_gpu(rates, precision, acc.id, layer)
+        return multiply_gpu(rates, precision, acc.id, layer, emulate)
 
     def fuses(fmt: str, depth: int) -> bool:
         return fmt in view.tensor_macs and fmt not in ("tf32", "fp32", "fp64") and depth <= 256
 
-    return GpuTarget(acc.id, multiply, fuses, view.sparse)
+    return GpuTarget(acc.id, multiply, fuses, view.sparse, emulate)
 
 
 def _half_accumulators(plan: Plan, acc: Accelerator, stack: Stack) -> list[str]:
@@ -162,7 +170,7 @@ def _single_precision(plan: Plan, view: GpuView) -> list[str]:
 def _all_sparse(plan: Plan, choices: list[GpuChoice], machine: str) -> None:
     """``2:4!`` refuses where a product with weights has no sparse kernel."""
     for kernel, choice in zip(plan.kernels, choices, strict=True):
-        if kernel.sparsity and not choice.sparse.get("eligible"):
+        if kernel.sparsity and not choice.sparse.get("eligible") and not choice.sparse.get("emulated"):
             reason = choice.sparse.get("limit", "")
             raise HwsimError(
                 f"{kernel.name}: no 2:4 sparse kernel on {machine} ({reason}); --sparsity 2:4 runs it dense"
@@ -183,6 +191,11 @@ def _few_rows(plan: Plan, choices: list[GpuChoice]) -> list[str]:
 
 def _rows(kernel: Kernel) -> int:
     return max((p.batch * p.m for p in kernel.products), default=0)
+
+
+def _emulates(kernel: Kernel) -> str:
+    """The format a product stands for, where the machine multiplies another."""
+    return kernel.multiply.emulates if kernel.multiply is not None else ""
 
 
 def _workspace(choice: GpuChoice) -> int:
@@ -210,4 +223,5 @@ def _detail(choice: GpuChoice) -> dict[str, Any]:
         "sparse_chosen": choice.sparse.get("chosen", ""),
         "sparse_gain": choice.sparse.get("gain", ""),
         "sparse_limit": choice.sparse.get("limit", ""),
+        "sparse_emulated": choice.sparse.get("emulated", ""),
     }

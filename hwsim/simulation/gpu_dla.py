@@ -99,7 +99,9 @@ def _one_engine(
 
 def _plan(bound: Network, acc: Accelerator, options: RunOptions, view: GpuView) -> Plan:
     table = parse_precision(options.precision)
-    return make_gpu_plan(bound, gpu_target(view, acc), table, STACK, options.sparsity if view.sparse else None)
+    return make_gpu_plan(
+        bound, gpu_target(view, acc, options.emulate), table, STACK, options.sparsity if view.sparse else None
+    )
 
 
 class _Split:

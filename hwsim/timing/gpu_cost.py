@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 PACES = ("tensor", "simt", "shared_memory", "l2_port", "latency", "l2", "dram")
+SCALES = 16  # bytes of scales of a row and k-step of NVFP4 products, which `scale_cycles` was measured on
 PARTIAL_BYTES = 4  # partial sums of a split K are fp32
 SCATTER = 2  # they are stored as they lie in registers, eight bytes a thread: half of what a sector could take
 
@@ -218,7 +219,8 @@ def _pipe_cycles(view: GpuView, kind: GemmKind, t: dict[str, Any], density: floa
         threads = t["warps"] * WARP / t["slices"]
         results = tm * tn / threads
         beside = 0.5 * np.sqrt(results) + c["simt_copy"] * (tm + tn) / threads
-        return tm * tn * tk / kind.rate * (1 + c["simt_issue"] * beside / results)
+        pipe = tm * tn * tk / kind.rate * (1 + c["simt_issue"] * beside / results)
+        return pipe + (tn * tk * c["widen_instructions"] / view.simt_macs["fp32"] if kind.widens else 0.0)
     macs = tm * tn
     if kind.bulk:  # an instruction has 64 rows (or, with A and B exchanged, columns)
         macs = np.maximum(tm * np.maximum(tn, 64), np.maximum(tm, 64) * tn)
@@ -226,8 +228,10 @@ def _pipe_cycles(view: GpuView, kind: GemmKind, t: dict[str, Any], density: floa
     pipe = macs * (tk * density / rate)
     if kind.widens:  # CUDA cores widen the weights beside the matrix pipe
         pipe = np.maximum(pipe, tn * tk * c["widen_instructions"] / view.simt_macs["fp32"])
-    if kind.scaled:  # block scales are copied to the tensor memory before a k-step can start
-        pipe = np.maximum(pipe, c["scale_cycles"])
+    if kind.scaled and kind.instruction == "tcgen05":
+        # Block scales are copied to the tensor memory before a k-step can start; measured with a byte for 16 elements of 4 bits.
+        scales = (kind.a_bits % 1) * tk / 8
+        pipe = np.maximum(pipe, c["scale_cycles"] * scales / SCALES)
     return pipe
 
 

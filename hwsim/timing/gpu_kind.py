@@ -10,12 +10,12 @@ from hwsim.schedule.gpu_view import GpuView
 
 BITS = {
     "fp32": 32, "tf32": 32, "fp16": 16, "bf16": 16, "int8": 8, "fp8": 8, "e4m3": 8, "e5m2": 8, "int4": 4, "fp4": 4,
-    "e2m1": 4, "nvfp4": 4.5, "mxfp4": 4.25, "int32": 32,
+    "e2m1": 4, "nvfp4": 4.5, "mxfp4": 4.25, "mxfp8": 8.25, "int32": 32,
 }  # fmt: skip
 
 # Names that stand for a format in a library, and the format they multiply.
-FORMS = {"fp8": "e4m3", "fp4": "e2m1", "nvfp4": "e2m1", "mxfp4": "e2m1"}
-BLOCK_SCALED = ("nvfp4", "mxfp4")
+FORMS = {"fp8": "e4m3", "fp4": "e2m1", "nvfp4": "e2m1", "mxfp4": "e2m1", "mxfp8": "e4m3"}
+BLOCK_SCALED = ("nvfp4", "mxfp4", "mxfp8")
 BULK = ("wgmma", "tcgen05")  # kernels fed by bulk copies (TMA), with a warp of their own that issues them
 
 # Into how many parts libraries split K: CUTLASS's int8 and block-scaled kernels do not, weight-only ones hardly.
@@ -111,7 +111,8 @@ def gemm_kind(
     tensor = pipe != "simt" and any(name in view.tensor_macs for name in names)
     rates = view.tensor_macs if tensor else view.simt_macs
     computed = next((name for name in names if name in rates), "")
-    if not computed or (pipe == "tensor" and not tensor):
+    unscaled = activations in BLOCK_SCALED and "e2m1" not in view.tensor_macs  # they came with 4-bit floats
+    if not computed or unscaled or (pipe == "tensor" and not tensor):
         have = ", ".join(sorted({*view.tensor_macs, *view.simt_macs}))
         raise HwsimError(f"{view.name} multiplies no {activations} (it has {have})")
     if sparsity not in ("dense", "2:4"):

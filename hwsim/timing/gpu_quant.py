@@ -1,7 +1,7 @@
 """Kernels a library runs before a quantised product: scales and casts of the activations, each with its launch.
 
 Per-tensor dynamic quantisation (fp8): the maximum is cleared, found, turned into a scale, and applied: four kernels, two
-of which read the activations. Block-scaled formats find a scale per block in the kernel that casts, after one that scales
+of which read the activations. Block-scaled formats find a scale per block in the kernel that casts, NVFP4 after one that scales
 the tensor as a whole. int8 per token does both in one pass. Weight-only products take no kernel: their product widens.
 """
 
@@ -24,7 +24,8 @@ CHAINS: dict[str, tuple[tuple[str, bool, bool], ...]] = {
     "nvfp4": (("scale", False, False), ("cast", True, True)),
     "int8": (("cast", True, True),),
 }
-CHAINS |= {"e4m3": CHAINS["fp8"], "e5m2": CHAINS["fp8"], "mxfp4": CHAINS["nvfp4"], "e2m1": CHAINS["nvfp4"]}
+CHAINS |= {"e4m3": CHAINS["fp8"], "e5m2": CHAINS["fp8"], "e2m1": CHAINS["nvfp4"]}
+CHAINS |= {"mxfp4": CHAINS["int8"], "mxfp8": CHAINS["int8"]}
 
 
 @dataclass(frozen=True, slots=True)

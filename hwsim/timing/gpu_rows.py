@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.formats import FORMATS
 from hwsim.schedule.gpu_view import GpuView
 from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, Schedule
 from hwsim.timing.gpu_attention import BOUNDS as ATTENTION_BOUNDS
@@ -172,13 +173,16 @@ def _products(table: _Table, view: GpuView, kernels: Ints, launch_s: float) -> d
     rate = 64 * tm * tn * tk / s.beat[at]
     tensor = s.unit[at] == UNIT["matrix"]
     widens = width > b_bits * 1.01
+    own = np.array([FORMATS[FORMAT_NAMES[int(code)]].width for code in s.format[at]])
+    scaled = tensor & (a_bits > own * 1.02) & (own <= 8) & ~widens  # an element brings its part of a block's scale
     found: dict[int, Reading] = {}
     streams = _streams(table, view)
-    for group in {(bool(a), bool(b), bool(c)) for a, b, c in zip(tensor, sparse, widens, strict=True)}:
-        mine = np.flatnonzero((tensor == group[0]) & (sparse == group[1]) & (widens == group[2]))
+    flags = np.stack([tensor, sparse, widens, scaled], axis=1)
+    for group in {tuple(map(bool, row)) for row in flags.tolist()}:
+        mine = np.flatnonzero((flags == group).all(axis=1))
         kind: Any = _Kind(
             "tensor" if group[0] else "simt", view.tensor_kind if group[0] else "simt", rate[mine], a_bits[mine],
-            b_bits[mine], c_bits[mine], width[mine], group[1], widened=group[2],
+            b_bits[mine], c_bits[mine], width[mine], group[1], widened=group[2], scaled=group[3],
         )  # fmt: skip
         columns: list[Any] = [x[mine] for x in rows]
         part = Rows(*columns)

@@ -6,7 +6,8 @@ one with the same lengths; ``measured_networks`` has single streams of torchao.
 
 A server's time per output token is a decode step of all requests at their mean length, and its share of the prompts that
 are read between two of one's tokens: in the time a request makes its tokens, every other one is replaced once. Rules that
-take rows out (``llm_rules.csv``) look at the row, or at the chip's peaks: no constant here is fitted to these rows.
+take rows out (``llm_rules.csv``) look at the row, or at the chip's peaks; what rows do not say of how they were served is in
+``llm_sources.csv``. No constant here is fitted to these rows.
 """
 
 from __future__ import annotations
@@ -28,10 +29,8 @@ TRACES = {
     "meta-llama/Llama-3.1-8B-Instruct": "llama3_8b", "nvidia/Llama-3.1-8B-Instruct-FP8": "llama3_8b",
     "meta-llama/Llama-3.1-70B": "llama3_70b",
 }  # fmt: skip
-# What checkpoints of a quantisation store: linear layers alone are narrow, attention and its cache stay in 16 bits.
-PRECISIONS = {"": "bf16", "fp8": "fp8,attention=bf16", "fp8_block": "fp8,attention=bf16"}
 # What multiplies the linear layers, and bytes of a weight, for the rule on peaks.
-LEAST = {"": ("bf16", 2.0), "fp8": ("e4m3", 1.0), "fp8_block": ("e4m3", 1.0)}
+LEAST = {"": ("bf16", 2.0), "fp8": ("e4m3", 1.0), "fp8_block": ("e4m3", 1.0), "nvfp4": ("e2m1", 0.5)}
 # torchao's own rows: precision and 2:4 by its words. A short prompt and 200 tokens are its script's defaults.
 STREAMS = {
     ("bf16", "dense"): ("bf16", None), ("int8 w-only", "dense"): ("w8a16", None),
@@ -39,7 +38,7 @@ STREAMS = {
 }  # fmt: skip
 STREAM_PROMPT, STREAM_TOKENS = 8, 200
 _HELD = re.compile(r"silicon_concurrency=(\d+)")
-RULES = Path(__file__).resolve().parent / "llm_rules.csv"
+HERE = Path(__file__).resolve().parent
 
 
 def cases(folder: Path) -> list[Case]:
@@ -52,11 +51,23 @@ def cases(folder: Path) -> list[Case]:
     return [case for case in out if case is not None]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
+def _lines(name: str) -> tuple[dict[str, str], ...]:
+    with (HERE / name).open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
 def rules() -> tuple[dict[str, str], ...]:
     """Return the rules that leave rows out."""
-    with RULES.open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(line for line in file if not line.startswith("#")))
+    return _lines("llm_rules.csv")
+
+
+def _source(row: dict[str, str], words: str) -> dict[str, str] | None:
+    """How the source of a row served a quantisation; None where that is not known."""
+    for line in _lines("llm_sources.csv"):
+        if re.fullmatch(line["matches"], row["silicon_data_source"]) and re.fullmatch(line["quantisation"], words):
+            return line
+    return None
 
 
 def _reason(rule: str) -> str:
@@ -69,20 +80,26 @@ def _served(row: dict[str, str]) -> Case | None:
         return None  # other models and machines have no trace or no file; split prefill and decode are two fleets
     words = row["gemm_quant_mode"] or row["precision"]
     ways, held = int(float(row["tp_size"])), int(float(row["batch_size"]))
-    prompt, made = int(row["isl"]), int(row["osl"])
+    source = _source(row, words)
+    mean = float(source["lengths"]) if source else 1.0
+    prompt, made = (round(mean * int(row[name])) for name in ("isl", "osl"))
     stated = _HELD.search(row["silicon_data_source"])
     excluded = next((r["reason"] for r in rules() if re.fullmatch(r["matches"], row[r["field"]], re.DOTALL)), "")
-    if not excluded and (words not in PRECISIONS or stated is None or int(stated[1]) != held):
-        excluded = _reason("other-formats" if words not in PRECISIONS else "held")
+    if not excluded and source is None:
+        excluded = _reason("other-formats")
+    elif not excluded and (stated is None or int(stated[1]) != held):
+        excluded = _reason("held")
     elif not excluded and float(row["silicon_tpot_ms"]) / 1e3 < _least_s(
         trace, machine, words, ways, held, prompt, made
     ):
         excluded = _reason("peaks")
-    question = {"trace": trace, "batch": held, "prompt": prompt, "tokens": made, "precision": PRECISIONS.get(words, "")}
+    precision = source["precision"] if source else ""
+    question = {"trace": trace, "batch": held, "prompt": prompt, "tokens": made, "precision": precision}
     measured = float(row["silicon_tpot_ms"]) / 1e3
     target = f"{machine}*{ways}" if ways > 1 else machine
     case = Case(
-        "llm", int(row["row"]), row["system"], target, "gpu", f"{trace} {prompt}+{made} b{held}", words or "bf16", measured,
+        "llm", int(row["row"]), row["system"], target, "gpu", f"{trace} {row['isl']}+{row['osl']} b{held}", words or "bf16",
+        measured,
         group=row["backend"], size=f"{ways} GPU{'s' if ways > 1 else ''}", excluded=excluded, question=question,
     )  # fmt: skip
     return case
