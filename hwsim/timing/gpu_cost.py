@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.schedule.gpu_tiles import WARP
 from hwsim.schedule.gpu_view import GpuView
 from hwsim.timing.gpu_kind import GemmKind
+from hwsim.timing.gpu_loop import l2_share, tile_loop
+from hwsim.timing.gpu_sm import LoopTerms
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -130,11 +131,11 @@ def cost(
     c = view.constants
     style = "bulk" if kind.bulk else "threads"
     m, n, k, batch = rows[:4]
-    a, b, out = kind.a_bits / 8, kind.b_bits / 8, kind.c_bits / 8
+    b, out = kind.b_bits / 8, kind.c_bits / 8
     tm, tn, tk = t["m"], t["n"], t["k"]
     density = 0.5 if kind.sparse else 1.0
     index = 0.125 if kind.sparse else 0.0  # two index bits per kept element of four
-    stored_b, shared_b = b * density + index, kind.compute_bits / 8 * density + index
+    stored_b = b * density + index
 
     grid_m, grid_n = -(-m // tm), -(-n // tn)
     steps = -(-k // tk)
@@ -143,26 +144,25 @@ def cost(
     ctas = grid_m * grid_n * batch * split
     full, rest, last = rounds(ctas, view.sms, t["occupancy"])
 
-    # One k-step of one CTA, in clocks of what it shares with the CTAs beside it on the SM.
-    rows_a, cols_b = tm / t["split_a"], tn / t["split_b"]  # what lies in this SM's shared memory
-    pipe = _pipe_cycles(view, kind, t, density)
-    units = tm * tn / (t["unit_m"] * t["unit_n"])
-    read = units * (t["unit_m"] / t["split_a"] * a + t["unit_n"] / t["split_b"] * shared_b) * tk
-    written = (rows_a * a + cols_b * shared_b) * tk
-    shared = (read + written) / (view.shared_bytes_per_clk * c["shared_" + style])
-    l2_share = c["l2_" + style]
-    port = (rows_a * a + cols_b * stored_b) * tk / (view.l2_sm_bytes_per_clk * l2_share)
-    per_step = np.maximum(np.maximum(pipe, shared), port)
+    # One k-step of one CTA: the circuits of the SM's closed form (`gpu_sm`), a share of each unit being lost.
+    share = l2_share(view, kind)
+    l2_rate = view.l2_bytes_per_clk * share
+    loop: LoopTerms = t["loop"] if "loop" in t else tile_loop(view, kind, t, share)
+    pipe = _pipe_cycles(view, kind, t, loop)
+    shared = loop.shared / c["shared_" + style]
     latency = view.dram_latency_s * clock * c["latency_" + style]
-    covered = latency / (t["stages"] - 1)
-    alone = np.maximum(per_step + c["step_" + style], covered)
     first = latency
-    l2_rate = view.l2_bytes_per_clk * l2_share
-    l2_step = (rows_a * a / t["share_a"] + cols_b * stored_b / t["share_b"]) * tk / l2_rate
+    alone = np.maximum(np.maximum(np.maximum(loop.warp, loop.fragments), loop.chain), loop.latency(latency))
+    if kind.widens:  # every warp widens its columns of B before it can multiply them
+        widened = tn * (tm // t["unit_m"]) * tk * c["widen_instructions"] / view.simt_macs["fp32"]
+        alone = alone + widened
+        pipe = pipe + widened if kind.pipe == "simt" else np.maximum(pipe, widened)  # on lanes that multiply, too
 
     def round_cycles(resident: Any, active: Any) -> Any:
         """Clocks of the k-steps of a round with so many CTAs on the fullest of so many active SMs."""
-        busy = np.maximum(resident * per_step, resident * active * l2_step)
+        uneven = loop.uneven(resident)
+        link = resident * np.maximum(loop.bytes * active / l2_rate, loop.arrival)
+        busy = np.maximum(np.maximum(uneven * pipe, uneven * loop.issue), np.maximum(resident * shared, link))
         return k_steps * np.maximum(alone, busy)
 
     main = full * round_cycles(t["occupancy"], view.sms)
@@ -183,7 +183,7 @@ def cost(
     rate_in, rate_out = (view.dram_bytes_per_s * c[x] for x in ("loads_" + style, "product_stores"))
     to_dram = np.where(whole, dram[2] + extra, SCATTER * spilled) / rate_out
     to_l2 = np.where(whole, results * out + rows.extra_bytes, SCATTER * partial)
-    port_rate = np.minimum(l2_rate, np.minimum(ctas, view.sms) * view.l2_sm_bytes_per_clk * l2_share)
+    port_rate = np.minimum(l2_rate, np.minimum(ctas, view.sms) * view.l2_sm_bytes_per_clk * share)
     stores = np.maximum(to_dram, to_l2 / (port_rate * clock))
     fused = np.where(whole, rows.lane_cycles * results, 0.0) / (np.minimum(ctas, view.sms) * clock)
     ending = c["epilogue_" + style]
@@ -202,35 +202,26 @@ def cost(
     tail_s = np.where(full > 0, inner * tail_share, 0.0)
     shape = np.zeros_like(time)
     together = np.minimum(t["occupancy"], np.maximum(last, np.where(full > 0, t["occupancy"], 0)))
+    uneven = loop.uneven(together)
+    circuits = (
+        uneven * np.maximum(pipe, loop.issue), together * shared, together * loop.arrival,
+        alone, together * loop.bytes * np.minimum(ctas, view.sms) / l2_rate,
+    )  # fmt: skip
     return Parts(
         time, shape + start, shape + first / clock, shape + (body - inner) - first / clock, inner - tail_s, tail_s,
-        reduce, grid_m, grid_n, ctas, k_steps, full, rest,
-        (together * pipe, together * shared, together * port, covered, together * l2_step * np.minimum(ctas, view.sms)),
-        compute, memory, dram, l2, shape + extra,
+        reduce, grid_m, grid_n, ctas, k_steps, full, rest, circuits, compute, memory, dram, l2, shape + extra,
     )  # fmt: skip
 
 
-def _pipe_cycles(view: GpuView, kind: GemmKind, t: dict[str, Any], density: float) -> Any:
-    """Clocks the SM's pipe takes for one k-step of a CTA."""
+def _pipe_cycles(view: GpuView, kind: GemmKind, t: dict[str, Any], loop: LoopTerms) -> Any:
+    """Clocks the SM's pipe takes for one k-step of a CTA, were its warps even over the sub-cores."""
     c = view.constants
-    tm, tn, tk = t["m"], t["n"], t["k"]
     if kind.pipe == "simt":
-        # A thread also loads its operands from shared memory (16 B at a time), and its part of the next tile from the L2.
-        threads = t["warps"] * WARP / t["slices"]
-        results = tm * tn / threads
-        beside = 0.5 * np.sqrt(results) + c["simt_copy"] * (tm + tn) / threads
-        pipe = tm * tn * tk / kind.rate * (1 + c["simt_issue"] * beside / results)
-        return pipe + (tn * tk * c["widen_instructions"] / view.simt_macs["fp32"] if kind.widens else 0.0)
-    macs = tm * tn
-    if kind.bulk:  # an instruction has 64 rows (or, with A and B exchanged, columns)
-        macs = np.maximum(tm * np.maximum(tn, 64), np.maximum(tm, 64) * tn)
-    rate = kind.rate * c["pipe_bulk" if kind.bulk else "pipe_threads"] * (c["sparse_rate"] if kind.sparse else 1.0)
-    pipe = macs * (tk * density / rate)
-    if kind.widens:  # CUDA cores widen the weights beside the matrix pipe
-        pipe = np.maximum(pipe, tn * tk * c["widen_instructions"] / view.simt_macs["fp32"])
+        return loop.tensor / c["pipe_simt"]
+    pipe = loop.tensor / (c["pipe_bulk" if kind.bulk else "pipe_threads"] * (c["sparse_rate"] if kind.sparse else 1.0))
     if kind.scaled and kind.instruction == "tcgen05":
         # Block scales are copied to the tensor memory before a k-step can start; measured with a byte for 16 elements of 4 bits.
-        scales = (kind.a_bits % 1) * tk / 8
+        scales = (kind.a_bits % 1) * t["k"] / 8
         pipe = np.maximum(pipe, c["scale_cycles"] * scales / SCALES)
     return pipe
 

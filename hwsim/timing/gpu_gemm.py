@@ -17,7 +17,9 @@ from hwsim.schedule.gpu_tiles import Tiles
 from hwsim.schedule.gpu_view import GpuView
 from hwsim.timing.gpu_cost import PACES, Parts, Rows, Surroundings, cost, found_share
 from hwsim.timing.gpu_kind import BITS, FORMS, GemmKind, gemm_kind
+from hwsim.timing.gpu_loop import l2_share, taken, tile_loop
 from hwsim.timing.gpu_power import Work, gemm_clock
+from hwsim.timing.gpu_sm import LoopTerms
 
 __all__ = ["BITS", "FORMS", "LIMITERS", "GemmKind", "Gemms", "Surroundings", "best_gemm", "found_share", "gemm_kind"]
 
@@ -122,13 +124,14 @@ def best_gemm(
     if any((x < 1).any() for x in rows[:4]):
         raise HwsimError("a product needs m, n, k and batch of at least 1")
     tiles = kind.tiles(view)
+    loop = tile_loop(view, kind, _take(tiles, np.arange(len(tiles))), l2_share(view, kind))
     if given is not None:
         tile, split = (np.broadcast_to(np.asarray(x, np.int64), rows.m.shape) for x in given)
-        return _answer(view, kind, tiles, tile, split, rows, launch, throttle, toggle)
+        return _answer(view, kind, tiles, loop, tile, split, rows, launch, throttle, toggle)
     step = max(1, CANDIDATES // (len(tiles) * len(SPLITS)))
-    chosen = [_choose(view, kind, tiles, _part(rows, i, step), launch) for i in range(0, len(rows.m), step)]
+    chosen = [_choose(view, kind, tiles, loop, _part(rows, i, step), launch) for i in range(0, len(rows.m), step)]
     tile, split = (np.concatenate([c[i] for c in chosen]) for i in (0, 1))
-    return _answer(view, kind, tiles, tile, split, rows, launch, throttle, toggle)
+    return _answer(view, kind, tiles, loop, tile, split, rows, launch, throttle, toggle)
 
 
 def _rows(m: npt.ArrayLike, n: npt.ArrayLike, k: npt.ArrayLike, batch: npt.ArrayLike, around: Surroundings) -> Rows:
@@ -144,17 +147,19 @@ def _part(rows: Rows, start: int, step: int) -> Rows:
     return Rows(*columns)
 
 
-def _take(tiles: Tiles, tile: Ints) -> dict[str, Any]:
-    return {
+def _take(tiles: Tiles, tile: Ints, loop: LoopTerms | None = None) -> dict[str, Any]:
+    """Parameters of some tiles by name, with their main loops where these are known."""
+    t: dict[str, Any] = {
         f.name: getattr(tiles, f.name)[tile] for f in fields(tiles) if isinstance(getattr(tiles, f.name), np.ndarray)
     }
+    return t if loop is None else t | {"loop": taken(loop, tile)}
 
 
-def _choose(view: GpuView, kind: GemmKind, tiles: Tiles, rows: Rows, launch: str) -> tuple[Ints, Ints]:
+def _choose(view: GpuView, kind: GemmKind, tiles: Tiles, loop: LoopTerms, rows: Rows, launch: str) -> tuple[Ints, Ints]:
     """Return the index of the fastest tile and its split, [rows]."""
     tile = np.repeat(np.arange(len(tiles)), len(SPLITS))
     split = np.tile(SPLITS, len(tiles))
-    parts = cost(view, kind, _take(tiles, tile), split[None, :], rows, launch, view.clock_hz)
+    parts = cost(view, kind, _take(tiles, tile, loop), split[None, :], rows, launch, view.clock_hz)
     best = np.argmin(parts.time, axis=1)
     return tile[best], split[best]
 
@@ -163,6 +168,7 @@ def _answer(
     view: GpuView,
     kind: GemmKind,
     tiles: Tiles,
+    loop: LoopTerms,
     tile: Ints,
     split: Ints,
     rows: Rows,
@@ -170,7 +176,7 @@ def _answer(
     throttle: bool,
     toggle: float,
 ) -> Gemms:
-    t = _take(tiles, tile)
+    t = _take(tiles, tile, loop)
 
     def at(clock: Any) -> Parts:
         return cost(view, kind, t, split, rows, launch, clock)

@@ -18,7 +18,8 @@ FORMS = {"fp8": "e4m3", "fp4": "e2m1", "nvfp4": "e2m1", "mxfp4": "e2m1", "mxfp8"
 BLOCK_SCALED = ("nvfp4", "mxfp4", "mxfp8")
 BULK = ("wgmma", "tcgen05")  # kernels fed by bulk copies (TMA), with a warp of their own that issues them
 
-# Into how many parts libraries split K: CUTLASS's int8 and block-scaled kernels do not, weight-only ones hardly.
+# Into how many parts libraries split K: CUTLASS's int8 and block-scaled kernels do not, weight-only ones hardly; sparse
+# ones where a search is made (cusparseLtMatmulSearch tries SPLIT_K), not by default.
 MOST_SPLITS = 32
 WIDENED_SPLITS = 2
 
@@ -65,8 +66,8 @@ class GemmKind:
 
     @property
     def parts(self) -> int:
-        """Into how many parts K may be split: sparse kernels of full width do not split it."""
-        return 1 if self.sparse and not self.widens else self.most_splits
+        """Into how many parts K may be split: by default sparse kernels of full width do not split it."""
+        return 1 if self.sparse and not self.widens and self.kernels == "first" else self.most_splits
 
     def tiles(self, view: GpuView) -> Tiles:
         """Return the tiles of such kernels that fit a GPU."""
@@ -125,7 +126,7 @@ def gemm_kind(
     splits = MOST_SPLITS
     if tensor and BITS[weights] < bits:
         splits = WIDENED_SPLITS
-    elif tensor and (scaled or activations == "int8"):
+    elif tensor and not sparse and (scaled or activations == "int8"):
         splits = 1
     return GemmKind(
         "tensor" if tensor else "simt",

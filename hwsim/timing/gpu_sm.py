@@ -43,6 +43,45 @@ BY_HAND = ("maxwell", "pascal", "volta", "turing")  # copies go through register
 CIRCUITS = ("tensor", "shared", "issue", "link", "warp", "fragments", "latency", "chain")
 
 
+class Operation(NamedTuple):
+    """What the form needs of an instruction, numbers or arrays; the last four are one for a whole call.
+
+    ``a_bytes``, ``b_bytes``: bytes an element of A and B takes where it lies (of a sparse A: dense, its metadata counted
+    apart). ``results``: of one instruction of CUDA cores a thread. Others as `gpu_instructions.Instruction`.
+    """
+
+    m: Numbers
+    n: Numbers
+    n_most: Numbers
+    k: Numbers
+    a_bytes: Numbers
+    b_bytes: Numbers
+    results: Numbers
+    cycles: Numbers
+    own: Numbers
+    chain: Numbers
+    result: Numbers
+    sparse: bool
+    matrix: bool
+    whole: bool
+    by_hand: bool
+
+    @property
+    def simt(self) -> bool:
+        """Whether it is one of the CUDA cores."""
+        return bool(np.all(np.equal(self.m, 0)))
+
+
+def operation(i: Instruction) -> Operation:
+    """An instruction of the table as the form takes it."""
+    size = BITS[i.input] / 8
+    results = 2 if i.simt and i.input == "fp16" else 1
+    return Operation(
+        i.m, i.n, i.n_most, i.k, size, size, results, i.cycles, i.own, i.chain, i.result, i.sparse, i.unit == "matrix",
+        whole_cta(i), i.architecture in BY_HAND,
+    )  # fmt: skip
+
+
 class SmNumbers(NamedTuple):
     """What of an SM the main loop meets: counts, latencies in clocks, B/clk of the link to the memory behind.
 
@@ -96,17 +135,17 @@ class LoopRate(NamedTuple):
 
 
 def step_bytes(
-    m: Numbers, n: Numbers, k: Numbers, instruction: Instruction, pair: Numbers = 1
+    m: Numbers, n: Numbers, k: Numbers, instruction: Instruction | Operation, pair: Numbers = 1
 ) -> tuple[Numbers, Numbers]:
     """Bytes of A and B in one k-step of a CTA; a sparse A is half as large plus its metadata (2 bits a kept element).
 
     ``pair`` CTAs of `tcgen05` hold one part of B each.
     """
-    bits = BITS[instruction.input]
-    a = m * k * bits // 8
-    if instruction.sparse:
-        a = a // 2 + m * k // META
-    return a, n * k * bits // 8 // (pair if whole_cta(instruction) else 1)
+    i = _operation(instruction)
+    a = m * k * i.a_bytes
+    if i.sparse:
+        a = a / 2 + m * k / META
+    return a, n * k * i.b_bytes / (pair if i.whole else 1)
 
 
 def whole_cta(instruction: Instruction) -> bool:
@@ -120,63 +159,103 @@ def loop_shape(
     k: Numbers,
     warp_m: Numbers,
     warp_n: Numbers,
-    instruction: Instruction,
+    instruction: Instruction | Operation,
     groups: Numbers = 1,
     pair: Numbers = 1,
 ) -> LoopShape:
     """Count the main loop of an m x n tile, k at a time, by warps of warp_m x warp_n in ``groups`` that share each k-step.
 
-    Sizes must be whole instructions. Fragments are loaded 16 B a lane at a time, whole blocks only. ``pair`` CTAs of a
-    cluster draw B over the link only once between them.
+    Parts of an instruction take a whole one. Fragments are loaded 16 B a lane at a time, whole blocks only. ``pair`` CTAs
+    of a cluster draw B over the link only once between them.
     """
-    i = instruction
-    bits = BITS[i.input]
+    i = _operation(instruction)
     a_bytes, b_bytes = step_bytes(m, n, k, i, pair)
     size = a_bytes + b_bytes
-    drawn = a_bytes + (b_bytes if whole_cta(i) else b_bytes // pair)
+    drawn = a_bytes + (b_bytes if i.whole else b_bytes / pair)
     warps = (m // warp_m) * (n // warp_n) * groups
-    slices = k // i.k // groups
-    vectors = _up(size, VECTOR)
+    slices = np.maximum(1, k // i.k // groups)
     copy_wavefronts = size // VECTOR * (VECTOR // WAVEFRONT) + _up(size % VECTOR, WAVEFRONT)
     none = 0 * size
     matrix, read, fed, products = none, none, none, none
-    if i.unit == "matrix":
-        rows = (m // i.m) * (k // i.k)
-        columns = n if whole_cta(i) else warp_n
+    loads, waves_loaded, last = none, none, none
+    if i.matrix:
+        rows = _up(m, i.m) * np.maximum(1, k // i.k)
+        columns = n if i.whole else warp_n
         across = n // columns
-        a = i.m * i.k * bits // 8 // (2 if i.sparse else 1)
+        a = i.m * i.k * i.a_bytes / (2 if i.sparse else 1)
         for width, times in ((i.n_most + none, columns // i.n_most), (columns % i.n_most, columns % i.n_most > 0)):
-            cycles = i.cycles * width // i.n
-            waves = _up(a + width * i.k * bits // 8 // (pair if whole_cta(i) else 1), WAVEFRONT)
+            cycles = i.cycles * width / i.n
+            waves = _up(a + width * i.k * i.b_bytes / (pair if i.whole else 1), WAVEFRONT)
             matrix = matrix + rows * across * times * cycles
             read = read + rows * across * times * waves
             fed = fed + rows * across * times * np.maximum(cycles, waves)
             products = products + rows * across * times
         copies = 1 + none
-        loads, waves_loaded, last = none, none, none
         copy_wavefronts = _up(size, WAVEFRONT)
     else:
-        copies = _up(vectors, warps)
+        copies = _up(_up(size, VECTOR), warps)
         if i.simt:
-            loads, waves_loaded, last = _simt_loads(warp_m, warp_n, i.k, bits)
-            products = (warp_m // LANES[0]) * (warp_n // LANES[1]) // (2 if i.input == "fp16" else 1)
+            loads, waves_loaded, last = _simt_loads(warp_m, warp_n, i)
+            products = (warp_m // LANES[0]) * (warp_n // LANES[1]) // i.results
         else:
-            blocks = warp_m // i.m
-            of_a = _packed(blocks, i.m * i.k * bits // 8 // (2 if i.sparse else 1))
-            of_b = _packed(warp_n // i.n, i.n * i.k * bits // 8)
+            blocks = _up(warp_m, i.m)
+            of_a = _packed(blocks, i.m * i.k * i.a_bytes / (2 if i.sparse else 1))
+            of_b = _packed(_up(warp_n, i.n), i.n * i.k * i.b_bytes)
             loads, waves_loaded, last = of_a[0] + of_b[0], of_a[1] + of_b[1], of_b[2]
             if i.sparse:
-                meta = _packed(blocks, i.m * i.k // META)
+                meta = _packed(blocks, i.m * i.k / META)
                 loads, waves_loaded, last = loads + meta[0], waves_loaded + meta[1], meta[2]
-            products = blocks * (warp_n // i.n)
+            products = blocks * _up(warp_n, i.n)
     return LoopShape(
         warps, slices, loads, waves_loaded, last, products, copies, copy_wavefronts, size, drawn, matrix, read, fed
     )
 
 
+class LoopTerms(NamedTuple):
+    """A loop's circuits before residents, the link's share and its latency are known; clocks of one CTA and k-step.
+
+    ``tensor``, ``shared``, ``issue``: of the whole CTA, were its warps even over the sub-cores; ``warps``: how many they
+    are (0: asynchronous instructions, which are always even); ``bytes`` drawn from the share, ``arrival`` clocks at the
+    burst rate; ``warp``, ``fragments``, ``chain``; ``trips``: of a buffer beside the link's latency, and in how many parts
+    it is shared out, twice; ``first``: until the first product beside that latency.
+    """
+
+    warps: Numbers
+    sub_cores: Numbers
+    tensor: Numbers
+    shared: Numbers
+    issue: Numbers
+    bytes: Numbers
+    arrival: Numbers
+    warp: Numbers
+    fragments: Numbers
+    chain: Numbers
+    trips: tuple[tuple[Numbers, Numbers], tuple[Numbers, Numbers]]
+    first: Numbers
+
+    def uneven(self, residents: Numbers) -> Numbers:
+        """Residents as the busiest sub-core counts them: more than there are where their warps do not fill all evenly."""
+        warps = np.maximum(self.warps, 1)
+        return np.where(self.warps > 0, _up(warps * residents, self.sub_cores) * self.sub_cores / warps, residents)
+
+    def latency(self, link_latency: Numbers) -> Numbers:
+        """The circuit of a buffer's round trip."""
+        (one, parts), (other, more) = self.trips
+        return np.maximum((link_latency + one) / parts, (link_latency + other) / more)
+
+    def circuits(self, residents: Numbers, share: Numbers, link_latency: Numbers) -> tuple[Numbers, ...]:
+        """Clocks of every circuit, in the order of CIRCUITS; ``share`` in B/clk."""
+        busiest = self.uneven(residents)
+        link = residents * np.maximum(self.bytes / share, self.arrival)
+        return (
+            busiest * self.tensor, residents * self.shared, busiest * self.issue, link, self.warp, self.fragments,
+            self.latency(link_latency), self.chain,
+        )  # fmt: skip
+
+
 def main_loop(
     shape: LoopShape,
-    instruction: Instruction,
+    instruction: Instruction | Operation,
     sm: SmNumbers,
     stages: Numbers = 2,
     residents: Numbers = 1,
@@ -187,25 +266,31 @@ def main_loop(
     ``stages``: buffers in shared memory (those of Turing and before always use 2). ``overhead``: address and loop
     instructions of a warp and k-step.
     """
-    if instruction.unit == "matrix":
-        circuits = _asynchronous(shape, instruction, sm, stages, residents, overhead)
-    else:
-        circuits = _synchronous(shape, instruction, sm, stages, residents, overhead)
-    first = circuits.pop("first")
-    stacked = np.stack(np.broadcast_arrays(*(np.asarray(circuits[c], np.float64) for c in CIRCUITS)))
+    terms = loop_terms(shape, instruction, sm, stages, overhead)
+    found = terms.circuits(residents, sm.link_bytes_per_clk, sm.link_latency)
+    stacked = np.stack(np.broadcast_arrays(*(np.asarray(c, np.float64) for c in found)))
+    first = terms.first + sm.link_latency
     return LoopRate(_plain(stacked.max(axis=0)), _plain(stacked.argmax(axis=0)), _plain(first), stacked)
 
 
-def _synchronous(
-    s: LoopShape, i: Instruction, sm: SmNumbers, stages: Numbers, residents: Numbers, overhead: Numbers
-) -> dict[str, Numbers]:
+def loop_terms(
+    shape: LoopShape,
+    instruction: Instruction | Operation,
+    sm: SmNumbers,
+    stages: Numbers = 2,
+    overhead: Numbers = 4,
+) -> LoopTerms:
+    """Everything of `main_loop` that depends neither on residents nor on the link's share and latency."""
+    i = _operation(instruction)
+    return (_asynchronous if i.matrix else _synchronous)(shape, i, sm, stages, overhead)
+
+
+def _synchronous(s: LoopShape, i: Operation, sm: SmNumbers, stages: Numbers, overhead: Numbers) -> LoopTerms:
     """Circuits of warps that load fragments and multiply them."""
-    by_hand = i.architecture in BY_HAND
-    own = _up(s.warps, sm.sub_cores)  # warps of one CTA on its busiest sub-core, and of all
-    everyone = _up(s.warps * residents, sm.sub_cores)
+    own = _up(s.warps, sm.sub_cores)  # warps of one CTA on its busiest sub-core
     size = s.step_bytes / sm.burst_bytes_per_clk
     share = np.minimum(size, s.copies * VECTOR / sm.burst_bytes_per_clk)
-    landed = sm.link_latency + _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)
+    landed = _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)  # behind the link's latency
 
     arrive = sm.shared_latency + sm.wavefront_latency * (s.last_load - 1)  # of a slice's last fragment
 
@@ -222,73 +307,65 @@ def _synchronous(
         return np.maximum(_up(own * s.loads, sm.issue) + np.maximum(alone, piped), ported)
 
     # From one opening of the barrier to the next: a k-step's products, then loop, waits, (stores) and barrier.
-    closing = (overhead + (1 + s.copies if by_hand else 3) + s.copies * (s.slices == 1)) // sm.issue
+    closing = (overhead + (1 + s.copies if i.by_hand else 3) + s.copies * (s.slices == 1)) // sm.issue
     warp = path(s.slices) + closing + sm.barrier_latency
     # Fragments of the next slice but one are not loaded before this slice's products: two slices close the circuit.
     late = np.maximum(s.loads - 1, s.load_wavefronts - s.last_load)
     fragments = s.slices * (late + arrive + i.own + 1) / 2 * (s.loads > 0)
     # A buffer's round trip: from its order to the barrier behind which it is in use, on to the next order for it.
-    opened = landed + (1 if by_hand else 2) // sm.issue + sm.barrier_latency
-    if by_hand:
+    opened = landed + (1 if i.by_hand else 2) // sm.issue + sm.barrier_latency
+    if i.by_hand:
         stored = path(1) + share + 2 * s.copies // sm.issue
-        latency = opened + np.maximum(path(1, own) + size + 1 // sm.issue, stored)
+        trip = opened + np.maximum(path(1, own) + size + 1 // sm.issue, stored), 1
+        trips = trip, trip
     else:
         early = opened + size + path(1, own)
         last = opened + share / np.maximum(1, s.slices - 1) + path(np.maximum(1, s.slices - 1))
-        latency = np.maximum(early, last) / (stages - 1)
-    moved = (2 if by_hand else 1) * s.copies
-    return {
-        "tensor": everyone * s.slices * s.products * i.cycles,
-        "shared": residents * (s.warps * s.slices * s.load_wavefronts + (2 if by_hand else 1) * s.copy_wavefronts),
-        "issue": everyone * (s.slices * (s.products + s.loads) + moved + overhead + (1 if by_hand else 3)) / sm.issue,
-        "link": residents * np.maximum(s.link_bytes / sm.link_bytes_per_clk, size),
-        "warp": warp,
-        "fragments": fragments,
-        "latency": latency,
-        "chain": s.slices * i.chain,
-        "first": landed + size + sm.barrier_latency + s.loads + sm.shared_latency,
-    }
+        trips = (early, stages - 1), (last, stages - 1)
+    passes = 2 if i.by_hand else 1
+    issued = s.slices * (s.products + s.loads) + passes * s.copies + overhead + (1 if i.by_hand else 3)
+    return LoopTerms(
+        s.warps, sm.sub_cores, s.warps / sm.sub_cores * s.slices * s.products * i.cycles,
+        s.warps * s.slices * s.load_wavefronts + passes * s.copy_wavefronts, s.warps / sm.sub_cores * issued / sm.issue,
+        s.link_bytes, size, warp, fragments, s.slices * i.chain, trips,
+        landed + size + sm.barrier_latency + s.loads + sm.shared_latency,
+    )  # fmt: skip
 
 
-def _asynchronous(
-    s: LoopShape, i: Instruction, sm: SmNumbers, stages: Numbers, residents: Numbers, overhead: Numbers
-) -> dict[str, Numbers]:
+def _asynchronous(s: LoopShape, i: Operation, sm: SmNumbers, stages: Numbers, overhead: Numbers) -> LoopTerms:
     """Circuits of warps that order products of operands in shared memory."""
     size = s.step_bytes / sm.burst_bytes_per_clk
-    landed = sm.link_latency + size + _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)
-    latency = (landed + s.fed_cycles + i.result - i.cycles + 2) / stages
-    if not whole_cta(i):
-        # A warp group lets go of a buffer only when it has ordered the products of the next one.
-        latency = np.maximum(latency, (landed + s.products // s.warps + overhead + 5) / (stages - 1))
-    return {
-        "tensor": residents * s.matrix_cycles,
-        "shared": residents * np.maximum(s.matrix_wavefronts + s.copy_wavefronts, s.fed_cycles),
-        "issue": residents * (s.products + overhead + 4) / sm.issue,
-        "link": residents * np.maximum(s.link_bytes / sm.link_bytes_per_clk, size),
-        "warp": s.fed_cycles,
-        "fragments": 0 * size,
-        "latency": latency,
-        "chain": 0 * size,
-        "first": landed + 1,
-    }
+    landed = size + _up((s.step_bytes - 1) % VECTOR + 1, WAVEFRONT)
+    trip = landed + s.fed_cycles + i.result - i.cycles + 2, stages
+    # A warp group lets go of a buffer only when it has ordered the products of the next one.
+    behind = trip if i.whole else (landed + s.products // s.warps + overhead + 5, stages - 1)
+    return LoopTerms(
+        0 * s.warps, sm.sub_cores, s.matrix_cycles, np.maximum(s.matrix_wavefronts + s.copy_wavefronts, s.fed_cycles),
+        (s.products + overhead + 4) / sm.issue, s.link_bytes, size, s.fed_cycles, 0 * size, 0 * size, (trip, behind),
+        landed + 1,
+    )  # fmt: skip
 
 
-def _packed(blocks: Numbers, block_bytes: int) -> tuple[Numbers, Numbers, Numbers]:
+def _operation(i: Instruction | Operation) -> Operation:
+    return i if isinstance(i, Operation) else operation(i)
+
+
+def _packed(blocks: Numbers, block_bytes: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     """Loads of ``blocks`` fragment blocks: how many, their wavefronts, those of the last one."""
-    each = max(1, VECTOR // block_bytes)
+    each = np.maximum(1, VECTOR // block_bytes)
     count = _up(blocks, each)
     rest = blocks - (count - 1) * each
     last = _up(rest * block_bytes, WAVEFRONT)
     return count, (count - 1) * _up(each * block_bytes, WAVEFRONT) + last, last
 
 
-def _simt_loads(warp_m: Numbers, warp_n: Numbers, k: int, bits: int) -> tuple[Numbers, Numbers, Numbers]:
+def _simt_loads(warp_m: Numbers, warp_n: Numbers, i: Operation) -> tuple[Numbers, Numbers, Numbers]:
     """Vector loads of CUDA cores for one k: lanes of one row (or column) of threads read the same words."""
     count, waves, last = 0, 0, 0
-    for across, lanes in ((warp_m, LANES[0]), (warp_n, LANES[1])):
-        words = np.maximum(across // lanes * k * bits // 32, 1)
+    for across, lanes, size in ((warp_m, LANES[0], i.a_bytes), (warp_n, LANES[1], i.b_bytes)):
+        words = np.maximum(across // lanes * i.k * size // 4, 1)
         loads = _up(words, 4)
-        unique = across * k * bits // 8
+        unique = across * i.k * size
         full = np.maximum(BROADCAST, _up(unique * 4 // words, WAVEFRONT))
         rest = words - (loads - 1) * 4
         last = np.maximum(BROADCAST, _up(unique * rest // words, WAVEFRONT))

@@ -34,9 +34,9 @@ ENERGY = {  # constants of power.toml, and the architectures they are fitted for
     "tensor_energy": ("volta", "turing", "ampere-ga100", "ada", "hopper", "blackwell"),
 }
 SHARED = ("product_kernel", "product_stores", "product_l2")
-STYLES = ("pipe", "shared", "l2", "latency", "step", "epilogue", "round", "loads", "overlap", "split")
+STYLES = ("pipe", "shared", "l2", "latency", "epilogue", "round", "loads", "overlap", "split")
 FITTED = (
-    *SHARED, *(f"{s}_threads" for s in STYLES), *(f"{s}_bulk" for s in STYLES), "simt_issue", "simt_copy", "scale_cycles",
+    *SHARED, *(f"{s}_threads" for s in STYLES), *(f"{s}_bulk" for s in STYLES), "pipe_simt", "scale_cycles",
 )  # fmt: skip
 OWN = {"product_kernel": ("blackwell",)}  # constants of gpu.toml that an architecture has to itself
 SETS = (
@@ -110,7 +110,7 @@ class Problem:
         constant, architecture = key
         if architecture not in ("gpu", "", view.architecture, f"gpu {view.architecture}"):
             return False
-        if constant.startswith("simt"):
+        if constant in ("simt_energy", "pipe_simt"):
             return simt
         if constant == "tensor_energy":
             return not simt
