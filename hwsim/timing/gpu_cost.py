@@ -246,8 +246,14 @@ def _traffic(
     # Data that all SMs read is kept once in every segment.
     room = view.constants["product_l2"] * view.l2_bytes / view.l2_segments
     kept = np.minimum(1.0, room / (once_a + once_b))
-    dram_a = once_a * (1 - rows.found_a + (grid_n / gn - 1) * (1 - kept)) * batch
-    dram_b = once_b * (1 - rows.found_b + (grid_m / gm - 1) * (1 - kept)) * batch
+    # Windows follow each other along one side: the operand they share stays if a whole window's operands and results fit.
+    panel_a, panel_b = once_a * gm / grid_m, once_b * gn / grid_n
+    fits = panel_a + panel_b + once_c * (gm / grid_m) * (gn / grid_n) <= room
+    again_a, again_b = once_a * (grid_n / gn - 1) * (1 - kept), once_b * (grid_m / gm - 1) * (1 - kept)
+    along_a = again_a > again_b
+    again_a, again_b = np.where(fits & along_a, 0.0, again_a), np.where(fits & ~along_a, 0.0, again_b)
+    dram_a = (once_a * (1 - rows.found_a) + again_a) * batch
+    dram_b = (once_b * (1 - rows.found_b) + again_b) * batch
     # An L2 of one segment keeps results until they are overwritten; between segments they are written through.
     guess = found_share(view, (once_a + once_b + once_c) * batch) if view.l2_segments == 1 else 0.0
     dram_c = once_c * batch * (1 - np.where(rows.kept_c < 0, guess, rows.kept_c))

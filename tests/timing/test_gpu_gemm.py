@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwsim.api import matmul
 from hwsim.errors import HwsimError
-from hwsim.machine import load_accelerator
+from hwsim.machine import load_accelerator, vary
 from hwsim.schedule.gpu_tiles import KINDS, tiles_for
 from hwsim.schedule.gpu_view import GpuView, gpu_view
+from hwsim.simulation import simulate
 from hwsim.timing.gpu_cost import Rows, Surroundings, cost, rounds
 from hwsim.timing.gpu_dispatch import shared_makespan
 from hwsim.timing.gpu_gemm import Gemms, best_gemm, found_share, gemm_kind
@@ -265,3 +267,12 @@ def test_what_a_gpu_lacks_is_refused() -> None:
         run(A100, (0, 1, 1, 1))
     with pytest.raises(HwsimError, match="cold, chained, warm"):
         run(A100, (1, 1, 1, 1), cache="tepid")
+
+
+def test_a_panel_stays_in_an_l2_that_holds_a_window() -> None:
+    """Windows of CTAs follow each other along one side: with a large L2 beside few SMs the operand they share is read once."""
+    thor = load_accelerator("jetson-thor")
+    small = vary(thor, {"l2.capacity": "4 MiB"})
+    large, little = (simulate(matmul(8192, 8192, 8192), acc, precision="bf16") for acc in (thor, small))
+    assert large.dram_bytes < 0.7 * little.dram_bytes and large.latency_s < little.latency_s
+    assert large.dram_bytes >= 3 * 2 * 8192**2 * 0.5  # results may stay behind in the L2, operands are read
