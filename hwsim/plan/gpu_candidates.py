@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hwsim.formats import FORMATS
 from hwsim.network.opdefs import Product
+from hwsim.plan.gpu_convolve import simt_convolutions
+from hwsim.plan.gpu_job import Job
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.schedule.gpu_view import GpuView
 from hwsim.timing.gpu_kind import MOST_SPLITS, GemmKind
@@ -22,35 +24,11 @@ SCATTERED = frozenset({"transpose", "depth_to_space", "space_to_depth", "gather"
 SPARSE_K = {"fp16": 32, "bf16": 32, "int8": 64, "e4m3": 64, "tf32": 16}  # of one sparse instruction of full rate
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One candidate: a product for the GEMM engine (``kind``), or a direct kernel (``work``)."""
+def product_jobs(kernel: Kernel, view: GpuView, prepared: bool = True) -> list[Job]:
+    """Return the candidates for a kernel with one product (a step of a recurrence counts as one).
 
-    algorithm: str
-    kind: GemmKind | None
-    format: str
-    m: int = 1
-    n: int = 1
-    k: int = 1
-    batch: int = 1
-    a_bytes: float = 0.0
-    b_bytes: float = 0.0
-    found_a: float = 0.0
-    found_b: float = 0.0
-    kept_c: float = 0.0
-    extra_bytes: float = 0.0
-    extra_found: float = 0.0
-    lane_cycles: float = 0.0
-    repeat: int = 1
-    sparse: bool = False
-    refusal: str = ""
-    emulated: bool = False
-    work: VectorWork | None = None
-    transforms: tuple[tuple[float, float, float], ...] = ()
-
-
-def product_jobs(kernel: Kernel, view: GpuView) -> list[Job]:
-    """Return the candidates for a kernel with one product (a step of a recurrence counts as one)."""
+    ``prepared``: a compiler has transformed constant filters before the network runs.
+    """
     assert kernel.multiply is not None
     product = kernel.products[0]
     fmt = kernel.multiply.format
@@ -59,8 +37,8 @@ def product_jobs(kernel: Kernel, view: GpuView) -> list[Job]:
     jobs: list[Job] = []
     if not (narrow and product.n == 1):
         jobs.append(_gemm_job(kernel, product, view, pipe, fmt))
-        if pipe == "simt" and _winograd_fits(product):
-            jobs += _winograd_jobs(product, jobs[0], view)
+        if pipe == "simt":
+            jobs += simt_convolutions(product, jobs[0], view, prepared)
     if narrow:
         jobs.append(_direct_job(kernel, product, view, fmt))
     if kernel.sparsity:
@@ -140,6 +118,9 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
             algorithm = "implicit_gemm"
             rate *= view.constants[f"implicit_{pipe}"]
     a_width, b_width = (FORMATS[x].width + (8 / multiply.block if multiply.block else 0) for x in (a_format, b_format))
+    layout, splits = kernel.layout, 1 if multiply.block else MOST_SPLITS
+    if conv is not None and pipe == "simt":
+        layout, splits = "conv", 1  # no library cuts K of a convolution on the CUDA cores
     results = max(1, product.c_elements)
     # Operands of a recurrence are those of all its steps; a job is one step.
     out_bytes = sum(o.bytes for o in kernel.outputs) / kernel.repeat
@@ -147,7 +128,7 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
         pipe, view.tensor_kind if pipe == "tensor" else "simt", rate,
         max(width, a_width) if multiply.convert_a else a_width, b_width,
         round(8 * out_bytes / results * 4) / 4 if out_bytes else 16, b_width if multiply.block else max(width, 8),
-        form=fmt, layout=kernel.layout, scaled=bool(multiply.block), most_splits=1 if multiply.block else MOST_SPLITS,
+        form=fmt, layout=layout, scaled=bool(multiply.block), most_splits=splits,
     )  # fmt: skip
     a_bytes = min(sum(o.bytes for o in a), m * k * batch * kind.a_bits / 8) if a else 0.0
     # Narrow weights bring scales and zero points, which their width does not say.
@@ -160,60 +141,6 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
         algorithm, kind, fmt, m, n, k, batch, a_bytes, b_bytes, _found(a), weights.cached if weights else _found(b),
         _found(list(kernel.outputs)), sum(o.bytes for o in x) / kernel.repeat, _found(x), cycles, kernel.repeat,
     )  # fmt: skip
-
-
-def _winograd_fits(product: Product) -> bool:
-    """Whether minimal filtering applies: an undilated 3 x 3 convolution of stride 1 in one group."""
-    conv = product.conv
-    if conv is None or conv.transposed or product.batch > 1 or conv.kernel != (3, 3):
-        return False
-    return conv.stride == (1, 1) and conv.dilation == (1, 1)
-
-
-def _winograd_jobs(product: Product, base: Job, view: GpuView) -> list[Job]:
-    """Minimal filtering (Winograd; Lavin and Gray, 2016): 3 x 3 results from 2 x 2 or 4 x 4 tiles with fewer products.
-
-    F(2x2) is one kernel that transforms on its way: 16 products for 4 results. F(4x4) transforms input, filter and result
-    in kernels of their own around 36 batched products for 16 results; all three pass through memory.
-    """
-    conv = product.conv
-    assert conv is not None and base.kind is not None
-    c = view.constants
-    height, width = conv.out_spatial
-    channels, filters = conv.in_channels, conv.out_channels
-
-    def tiles(edge: int) -> int:
-        return conv.images * -(-height // edge) * -(-width // edge)
-
-    element = base.kind.a_bits / 8
-    fused = replace(
-        base, algorithm="winograd", m=tiles(2), k=16 * channels,
-        kind=replace(base.kind, rate=base.kind.rate / c["implicit_simt"] * c["winograd_simt"]),
-        b_bytes=16.0 * channels * filters * element,
-    )  # fmt: skip
-    if base.kind.a_bits < 32:
-        return [fused]  # the coefficients of F(4x4) lose too much in half precision
-    count = tiles(4)
-    moved = [36.0 * count * channels * element, 36.0 * count * filters * element, 36.0 * channels * filters * element]
-    inputs, outputs, weights = moved
-    room = c["resident_share"] * view.l2_bytes
-
-    def transform(read: float, written: float) -> tuple[float, float, float]:
-        """What crosses to DRAM where not all of it fits the L2, and what is read and written."""
-        return (read + written) * (1 - min(1.0, room / (read + written))), read, written
-
-    around = (
-        transform(weights / 4, weights),
-        transform(base.a_bytes, inputs),
-        transform(outputs, product.c_elements * element),
-    )
-    split = replace(
-        base, algorithm="winograd_4x4", m=count, k=channels, batch=36, a_bytes=inputs, b_bytes=weights,
-        found_a=min(1.0, room / (inputs + outputs)), kept_c=min(1.0, room / (inputs + outputs)),
-        kind=replace(base.kind, rate=base.kind.rate / c["implicit_simt"], c_bits=base.kind.a_bits),
-        extra_bytes=0.0, transforms=around,
-    )  # fmt: skip
-    return [fused, split]
 
 
 def _direct_job(kernel: Kernel, product: Product, view: GpuView, fmt: str) -> Job:

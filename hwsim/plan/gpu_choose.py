@@ -17,8 +17,9 @@ import numpy.typing as npt
 from hwsim.formats import FORMATS
 from hwsim.link.collective import Fabric
 from hwsim.plan.gpu_attend import decode_choices, decodes
-from hwsim.plan.gpu_candidates import Job, memory_work, product_jobs
+from hwsim.plan.gpu_candidates import memory_work, product_jobs
 from hwsim.plan.gpu_exchange import exchange_choices
+from hwsim.plan.gpu_job import Job
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.gpu_choice import GpuChoice, Walk
 from hwsim.schedule.gpu_view import GpuView
@@ -42,6 +43,7 @@ class ChoiceOptions:
     head_length: int = 0
     cold_code: bool = True
     fabric: Fabric | None = None  # what joins the GPUs that share every product
+    prepared: bool = True  # constant filters are transformed before the network runs, as compilers do
     throttle: bool = False  # every product at the clock its own power allows (single kernels); else at the view's
 
 
@@ -83,7 +85,12 @@ def launch_seconds(view: GpuView, options: ChoiceOptions) -> float:
 
 
 def _products(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> list[GpuChoice]:
-    jobs = [(i, job) for i, kernel in enumerate(kernels) for job in product_jobs(kernel, view)]
+    return [_best(k, found) for k, found in zip(kernels, candidates(kernels, view, options), strict=True)]
+
+
+def candidates(kernels: Sequence[Kernel], view: GpuView, options: ChoiceOptions) -> list[list[tuple[Job, GpuChoice]]]:
+    """Return every candidate of each kernel with a product, with its cost."""
+    jobs = [(i, job) for i, kernel in enumerate(kernels) for job in product_jobs(kernel, view, options.prepared)]
     costed: list[list[tuple[Job, GpuChoice]]] = [[] for _ in kernels]
     by_kind: dict[GemmKind, list[tuple[int, Job]]] = {}
     for i, job in jobs:
@@ -94,7 +101,7 @@ def _products(kernels: list[Kernel], view: GpuView, options: ChoiceOptions) -> l
     for kind, mine in by_kind.items():
         for (i, job), choice in zip(mine, _gemms(kind, [j for _, j in mine], view, options), strict=True):
             costed[i].append((job, choice))
-    return [_best(kernel, found) for kernel, found in zip(kernels, costed, strict=True)]
+    return costed
 
 
 def _best(kernel: Kernel, found: list[tuple[Job, GpuChoice]]) -> GpuChoice:
@@ -136,7 +143,7 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
         }  # fmt: skip
         times = {name: float(v) for name, v in times.items()}
         times["launch"] += len(job.transforms) * launch_seconds(view, options)
-        times["epilogue"] += sum(float(transform_seconds(view, *each)) for each in job.transforms)
+        times["epilogue"] += sum(float(transform_seconds(view, *each[:4])) for each in job.transforms)
         dram = {"a": got.dram_a[i], "b": got.dram_b[i], "c": got.dram_c[i], "x": got.dram_x[i]}
         l2 = {"a": got.l2_a[i], "b": got.l2_b[i], "c": got.l2_c[i], "x": job.extra_bytes}
         tm, tn, tk = int(tiles.m[t]), int(tiles.n[t]), int(tiles.k[t])
@@ -150,7 +157,7 @@ def _gemms(kind: GemmKind, jobs: list[Job], view: GpuView, options: ChoiceOption
                 job.repeat, times, {k: float(v) for k, v in dram.items()}, {k: float(v) for k, v in l2.items()},
                 parts=(int(tiles.split_a[t]), int(tiles.split_b[t]), int(tiles.share_a[t]), int(tiles.share_b[t])),
                 rate=kind.rate,
-                bits=(kind.a_bits, kind.b_bits, kind.c_bits, kind.compute_bits), transforms=job.transforms,
+                bits=(kind.a_bits, kind.b_bits, kind.c_bits, kind.compute_bits), transforms=job.transforms, useful=job.useful,
             )
         )  # fmt: skip
     return out

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Transform(NamedTuple):
+    """A kernel that streams before (or ``after``) a product: bytes to and from DRAM, L2 bytes read and written.
+
+    ``access`` is the share of a transfer that is used: values scattered over many planes fill no row of the memory.
+    """
+
+    dram: float
+    read: float
+    written: float
+    access: float = 1.0
+    after: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +55,7 @@ class GpuChoice:
     ``warps``: rows and columns of C of a unit (a warp, a warp group), warps of a CTA, groups of warps that share k;
     ``parts``: parts A and B are split in over a pair of SMs, CTAs one L2 read of them serves. ``rate``:
     multiply-accumulates per clock of an SM; ``bits`` of an element of A, of B as stored, of C, of B as multiplied.
-    ``transforms``: (DRAM, L2 read, L2 written) bytes of kernels around the product. ``sparse`` explains a 2:4 sparse
+    ``transforms`` are kernels around the product. ``sparse`` explains a 2:4 sparse
     kernel: eligible, chosen, gain over dense and what limits it.
     """
 
@@ -70,7 +84,8 @@ class GpuChoice:
     parts: tuple[int, int, int, int] = (1, 1, 1, 1)
     rate: float = 1.0
     bits: tuple[float, float, float, float] = (16.0, 16.0, 16.0, 16.0)
-    transforms: tuple[tuple[float, float, float], ...] = ()
+    transforms: tuple[Transform, ...] = ()
+    useful: float = 0.0  # share of its products that are not padding, where the layer's count does not say
     walk: Walk | None = None
     syncs: int = 0  # of a kernel without products: how often its threads wait for each other
     access: float = 1.0  # share of a transfer it uses

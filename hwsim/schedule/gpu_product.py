@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hwsim.plan.kernel import Kernel
 from hwsim.schedule.folds import Loop, split_classes
-from hwsim.schedule.gpu_choice import GpuChoice
+from hwsim.schedule.gpu_choice import GpuChoice, Transform
 from hwsim.schedule.gpu_rows import Stages, even
 from hwsim.schedule.gpu_view import GpuView
 from hwsim.schedule.table import AXIS, CAUSE, FORMAT, LEVEL, OPERATION, UNIT, ScheduleBuilder
@@ -49,8 +49,9 @@ class _Product:
 
     def loads(self) -> None:
         choice, rows = self.choice, self.rows
-        for dram, read, written in choice.transforms[:-1]:
-            _transform(rows, dram, read, written)
+        for each in choice.transforms:
+            if not each.after:
+                _transform(rows, each)
         rows.next()
         rows.move("dma", [round(choice.dram[x]) for x in ("a", "b", "x")], "dram", "shared", "dram")
         rows.next()
@@ -80,7 +81,7 @@ class _Product:
         nest = [*self.loops, *self.k_loops]
         done = choice.m * choice.n * choice.k * choice.batch * choice.repeat
         # Padded channels and uneven groups; minimal filtering multiplies less than the layer's count.
-        density = min(1.0, self.kernel.macs / max(1, done)) if "winograd" not in choice.algorithm else 1.0
+        density = choice.useful or min(1.0, self.kernel.macs / max(1, done))
         local = LEVEL["local"]
         rows.next()
         for first, trips, m, n in self._tiles():
@@ -123,8 +124,9 @@ class _Product:
             rows.move("store", (0, 0, round(results * choice.bits[2] / 8)), "register", "shared", "epilogue")
         rows.next()
         rows.move("store", (0, 0, round(choice.dram["c"])), "shared", "dram", "dram")
-        if choice.transforms:
-            _transform(rows, *choice.transforms[-1])
+        for each in choice.transforms:
+            if each.after:
+                _transform(rows, each)
         assert kernel.multiply is not None
 
     def _fused(self) -> None:
@@ -168,13 +170,14 @@ def k_classes(k: int, step: int, split: int, steps: int) -> list[Class]:
     return out
 
 
-def _transform(rows: Stages, dram: float, read: float, written: float) -> None:
+def _transform(rows: Stages, each: Transform) -> None:
     """A kernel of its own that streams: operand A is what crosses to DRAM, B and C what is read and written."""
     rows.next()
     levels = LEVEL["dram"], LEVEL["shared"], LEVEL["register"]
     nest = rows.nest(())
     rows.builder.row(
         stage=rows.stage, unit=UNIT["dma"], cause=CAUSE["streaming"], awaits=1, buffers=0, dep=(rows.stage - 1,),
-        format=rows.code, lanes=rows.view.sms, op=OPERATION["copy"], bytes=(round(dram), round(read), round(written)),
+        format=rows.code, lanes=rows.view.sms, op=OPERATION["copy"], span=(1, 0, round(1000 * each.access)),
+        bytes=(round(each.dram), round(each.read), round(each.written)),
         refetch=(nest["depth"],) * 3, source=levels, target=(levels[1], levels[2], levels[1]), **nest,
     )  # fmt: skip

@@ -38,7 +38,7 @@ COLUMNS = (
     "registers",
 )
 WARP = 32
-LAYOUTS = ("tn", "nn")
+LAYOUTS = ("tn", "nn", "conv", "fused", "planes")  # the last three: of convolutions (hwsim/plan/gpu_convolve.py)
 GENERATIONS = ("current", "first")  # of a library's kernels: today's, or those an architecture started with
 LIBRARIES = {  # the kernels a library has for an architecture's CUDA cores: by generation and lanes of an SM
     "volta": "volta", "turing": "volta", "pascal": "volta", "maxwell": "volta", "ampere-ga100": "ampere",
@@ -109,14 +109,17 @@ def tiles_for(
     """Return the tiles of instruction family ``kind`` that fit ``view`` with operands of these widths.
 
     ``a_bits`` and ``b_bits`` are the widths A and B have in shared memory; ``layout`` "tn" has B stored as a linear layer's
-    weights, n x k, "nn" as k x n; ``kernels`` "first" are those of the libraries an architecture started with;
-    ``sparse`` those with a 2:4 operand. Raises HwsimError for a family or layout the catalogue lacks and when no tile fits.
+    weights, n x k, "nn" as k x n, "conv" is an implicit product, "fused" and "planes" minimal filtering; ``kernels`` "first"
+    are those of the libraries an architecture started with; ``sparse`` those with a 2:4 operand. Raises HwsimError for a
+    family or layout the catalogue lacks and when no tile fits.
     Occupancy: CUDA's rule (registers by warp, shared memory, threads, CTA slots).
     """
     if kind not in KINDS:
         raise HwsimError(f"no tiles of kind '{kind[:32]}'; there are {', '.join(KINDS)}")
     if layout not in LAYOUTS:
-        raise HwsimError(f"layout '{layout[:32]}' is neither tn nor nn")
+        raise HwsimError(
+            f"layout '{layout[:32]}' is neither tn nor nn, nor one of a convolution ({', '.join(LAYOUTS[2:])})"
+        )
     if kernels not in GENERATIONS:
         raise HwsimError(f"kernels '{kernels[:32]}' are neither {' nor '.join(GENERATIONS)}")
     return _tiles(view, kind, a_bits, b_bits, layout, kernels, sparse)

@@ -87,7 +87,9 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     memory = memory_of(plan, bound, view.dram_capacity, mine.batch, runtime=runtime)
     memory.check(plan.network, acc.id, mine.advice(memory))
     alone = len(plan.kernels) == 1  # run again and again, its code is found
-    how = ChoiceOptions(stack.launch, stack.head_length, cold_code=not alone, fabric=mine.fabric)
+    how = ChoiceOptions(
+        stack.launch, stack.head_length, cold_code=not alone, fabric=mine.fabric, prepared=stack.compiles
+    )
     host_s = view.constants["eager_dispatch"] if stack.name == "eager" else 0.0
     kernels = plan.kernels
     view, choices, schedule, limited = settle(

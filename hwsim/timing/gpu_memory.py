@@ -98,10 +98,15 @@ def vector_times(view: GpuView, work: VectorWork, launch_s: float, clock_hz: flo
     return VectorTimes(time, launch, latency, body, bound, ctas.astype(np.int64), waves)
 
 
-def transform_seconds(view: GpuView, dram: npt.ArrayLike, read: npt.ArrayLike, written: npt.ArrayLike) -> Floats:
-    """Seconds of kernels that stream ``read`` and ``written`` bytes through the L2, ``dram`` of them beyond it."""
+def transform_seconds(
+    view: GpuView, dram: npt.ArrayLike, read: npt.ArrayLike, written: npt.ArrayLike, access: npt.ArrayLike = 1.0
+) -> Floats:
+    """Seconds of kernels that stream ``read`` and ``written`` bytes through the L2, ``dram`` of them beyond it.
+
+    ``access`` is the share of a transfer that is used.
+    """
     crossing = np.asarray(dram, np.float64) / view.stream_bytes_per_s
     through = (np.asarray(read, np.float64) + np.asarray(written, np.float64)) / (
         view.l2_bytes_per_clk * view.constants["l2_efficiency"] * view.clock_hz
     )
-    return np.maximum(crossing, through)
+    return np.asarray(np.maximum(crossing, through) / np.asarray(access, np.float64), np.float64)

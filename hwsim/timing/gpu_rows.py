@@ -223,7 +223,9 @@ def _streams(table: _Table, view: GpuView) -> dict[int, tuple[int, float]]:
     for row in table.streams:
         kernel = int(table.s.kernel[row])
         count, seconds = out.get(kernel, (0, 0.0))
-        out[kernel] = count + 1, seconds + float(transform_seconds(view, *table.s.bytes[row, :3]))
+        dram, read, written = table.s.bytes[row, :3]
+        access = table.s.span[row, 2] / 1000
+        out[kernel] = count + 1, seconds + float(transform_seconds(view, dram, read, written, access))
     return out
 
 

@@ -25,6 +25,7 @@ SUITES: dict[str, str] = {
     "cpu": "hwsim.validate.cpu",
     "edge-tpu": "hwsim.validate.edge_tpu",
     "gpu-gemm": "hwsim.validate.gpu_gemm",
+    "gpu-conv": "hwsim.validate.gpu_conv",
     "gpu-networks": "hwsim.validate.gpu_networks",
     "llm": "hwsim.validate.llm",
     "dla": "hwsim.validate.dla",

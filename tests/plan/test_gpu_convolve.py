@@ -1,0 +1,156 @@
+"""Convolutions on CUDA cores: their grids are the recorded ones, their costs keep to bounds, rows read as chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim.machine import load_accelerator
+from hwsim.plan.gpu_choose import ChoiceOptions, candidates, choose_kernels, launch_seconds
+from hwsim.plan.kernel import Kernel
+from hwsim.schedule.gpu_choice import GpuChoice
+from hwsim.schedule.gpu_lower import lower_gpu
+from hwsim.schedule.gpu_view import GpuView, gpu_view
+from hwsim.schedule.table import OPERATION
+from hwsim.timing.gpu_rows import read_rows
+from hwsim.validate.gpu_conv import MACHINES, conv_kernel
+from hwsim.validate.measured import SHIPPED, find, table
+
+VIEWS = {
+    name: gpu_view(load_accelerator(name)) for name in ("v100-pcie", "t4", "a100-pcie-80gb", "p100-pcie", "jetson-nano")
+}
+HOW = ChoiceOptions("stream", cold_code=False)
+SHAPES = st.tuples(
+    st.integers(1, 40), st.integers(1, 300), st.integers(3, 60), st.integers(1, 300), st.sampled_from([1, 3, 5]),
+    st.sampled_from([1, 2]),
+)  # fmt: skip
+
+
+def square(view: GpuView, n: int, c: int, h: int, k: int, r: int = 3, stride: int = 1, dtype: str = "fp32") -> Kernel:
+    return conv_kernel(view, dtype, n=n, c=c, h=h, w=h, k=k, r=r, s=r, stride=(stride,) * 2, pad=(r // 2,) * 2)
+
+
+def named(view: GpuView, kernel: Kernel, how: ChoiceOptions = HOW) -> dict[str, GpuChoice]:
+    return {choice.algorithm: choice for _, choice in candidates([kernel], view, how)[0]}
+
+
+def recorded(algorithm: str, each: int) -> list[dict[str, str]]:
+    path = find(SHIPPED, "measured_conv_neusight")
+    assert path is not None
+    return [row for row in table(path) if row["algorithm"] == algorithm][::each]
+
+
+@pytest.mark.parametrize("algorithm", ["winograd", "winograd_4x4"])
+def test_grids_of_minimal_filtering_are_those_cudnn_launched(algorithm: str) -> None:
+    rows = recorded(algorithm, 40)
+    assert len(rows) > 200
+    for row in rows:
+        view = gpu_view(load_accelerator(MACHINES[row["device"]]))
+        shape = (int(row[x]) for x in "NCHK")
+        choice = named(view, square(view, *shape))[algorithm]
+        x, y, z = (int(v) for v in row["grid"].split("x"))
+        if algorithm == "winograd_4x4":
+            tile_m, tile_n = (int(v) for v in row["kernel"].split("_")[2].split("x"))
+            assert (-(-choice.m // tile_m), -(-choice.n // tile_n), choice.batch) == (x, y, z)
+        elif view.architecture == "pascal":  # its library has many arrangements and does not always take the best
+            assert choice.ctas <= x * y * z
+        elif "148" in row["kernel"] and view.architecture != "ampere-ga100":
+            assert choice.ctas == x * y * z
+
+
+def test_grids_of_implicit_products_are_those_cudnn_launched() -> None:
+    for row in recorded("implicit_gemm", 60):
+        sizes = [part for part in row["kernel"].split("_") if "x" in part and part[0].isdigit()]
+        tile_m, tile_n = (int(v) for v in sizes[0].split("x"))
+        x, y, z = (int(v) for v in row["grid"].split("x"))
+        n, h, k = (int(row[c]) for c in "NHK")
+        assert (-(-n * h * h // tile_m), -(-k // tile_n), 1) == (x, y, z)
+
+
+@settings(deadline=None, max_examples=40)
+@given(SHAPES, st.sampled_from(sorted(VIEWS)))
+def test_no_algorithm_beats_the_roofline_of_its_own_work(shape: tuple[int, ...], name: str) -> None:
+    view = VIEWS[name]
+    kernel = square(view, *shape)
+    moved = sum(o.bytes for o in (*kernel.inputs, *kernel.outputs))
+    for algorithm, choice in named(view, kernel).items():
+        products = kernel.macs
+        if algorithm == "winograd":
+            products = choice.useful * choice.m * choice.n * choice.k
+            assert products * 9 / 4 >= kernel.macs  # whole squares only add to the count
+        elif algorithm == "winograd_4x4":
+            products = choice.useful * choice.m * choice.n * choice.k * choice.batch
+            assert products * 4 >= kernel.macs
+        lanes = view.simt_macs["fp32"] * view.sms * view.clock_hz
+        assert choice.time_s >= products / lanes * (1 - 1e-9)
+        # What the L2 keeps crosses no DRAM; beyond it every byte does.
+        assert choice.time_s >= (moved - 2 * view.l2_bytes) / view.dram_bytes_per_s
+
+
+@settings(deadline=None, max_examples=40)
+@given(SHAPES, st.sampled_from(sorted(VIEWS)), st.floats(1.0, 8.0))
+def test_more_bandwidth_is_never_slower(shape: tuple[int, ...], name: str, more: float) -> None:
+    view = VIEWS[name]
+    kernel = square(view, *shape)
+    faster = replace(view, dram_bytes_per_s=view.dram_bytes_per_s * more, l2_bytes_per_clk=view.l2_bytes_per_clk * more)
+    slow, fast = (named(v, kernel) for v in (view, faster))
+    for algorithm, choice in slow.items():
+        assert fast[algorithm].time_s <= choice.time_s * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(SHAPES, st.sampled_from(sorted(VIEWS)), st.integers(1, 9), st.sampled_from(["n", "c", "k"]))
+def test_a_larger_convolution_is_never_faster(shape: tuple[int, ...], name: str, more: int, axis: str) -> None:
+    view = VIEWS[name]
+    n, c, h, k, r, stride = shape
+    larger = (n + more * (axis == "n"), c + 8 * more * (axis == "c"), h, k + more * (axis == "k"), r, stride)
+    small, large = (named(view, square(view, *x)) for x in (shape, larger))
+    for algorithm in small.keys() & large.keys():
+        # Splits and tiles are chosen before bytes are rounded: a thousandth is no order.
+        assert small[algorithm].time_s <= large[algorithm].time_s * 1.001
+
+
+@settings(deadline=None, max_examples=25)
+@given(SHAPES, st.sampled_from(sorted(VIEWS)), st.booleans())
+def test_rows_take_what_the_choice_said(shape: tuple[int, ...], name: str, prepared: bool) -> None:
+    view = VIEWS[name]
+    kernel = square(view, *shape)
+    how = replace(HOW, prepared=prepared)
+    for _, choice in candidates([kernel], view, how)[0]:
+        schedule = lower_gpu([kernel], [choice], view)
+        reading = read_rows(schedule, view, launch_seconds(view, how))[0]
+        assert reading is not None
+        assert sum(reading.times.values()) == pytest.approx(choice.time_s, rel=2e-2)
+        macs = schedule.op == OPERATION["mac"]
+        done = int((schedule.ops * schedule.instances())[macs].sum())
+        if choice.useful:
+            assert done == pytest.approx(choice.useful * choice.m * choice.n * choice.k * choice.batch, rel=0.01)
+        else:
+            assert done == pytest.approx(kernel.macs, rel=0.01)
+
+
+def test_filters_made_ready_before_the_run_save_their_kernel() -> None:
+    view = VIEWS["v100-pcie"]
+    kernel = square(view, 8, 512, 14, 512)
+    ready, eager = (named(view, kernel, replace(HOW, prepared=p)) for p in (True, False))
+    for algorithm in ("winograd", "winograd_4x4"):
+        assert len(eager[algorithm].transforms) == len(ready[algorithm].transforms) + 1
+        assert eager[algorithm].time_s > ready[algorithm].time_s
+    assert eager["implicit_gemm"].time_s == ready["implicit_gemm"].time_s
+
+
+def test_rows_of_filters_that_end_in_a_sector_are_written_whole() -> None:
+    view = VIEWS["v100-pcie"]
+    how = replace(HOW, prepared=False)
+    odd, even = (named(view, square(view, 16, c, 7, 512), how)["winograd_4x4"] for c in (509, 512))
+    assert odd.transforms[0].access < even.transforms[0].access and odd.time_s > even.time_s
+
+
+def test_one_image_does_not_pay_for_planes_of_sixteen() -> None:
+    view = VIEWS["v100-pcie"]
+    found = named(view, square(view, 1, 256, 14, 256))
+    assert found["winograd_4x4"].useful == pytest.approx(1 / 16)
+    assert choose_kernels([square(view, 1, 256, 14, 256)], view, HOW)[0].algorithm == "winograd"
