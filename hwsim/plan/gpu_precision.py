@@ -40,6 +40,10 @@ def multiply_gpu(
     weight = _SIGNLESS.get(name := get_format(precision.weights).name, name)
     # Chips that apply scales of blocks in their Tensor Cores are those that multiply 4-bit floats.
     scales = not precision.block or rates.get("e2m1", 0.0) > 0
+    if act == weight and act in _HALF and 0 < rates.get(act, 0.0) < rates.get("fp32", 0.0):
+        # cuBLAS keeps to fp32 arithmetic there (its *_fp16_sgemm kernels), and an engine takes fp32 kernels.
+        said = f"{machine} multiplies {act} more slowly than fp32: stored as {act}, multiplied as fp32"
+        return Multiply("fp32", rates["fp32"], 1, False, True, said)
     if act == weight and rates.get(act, 0.0) > 0 and scales:
         return Multiply(act, rates[act], 1, False, False, block=precision.block)
     narrow = weight in ("int8", "int4", "e4m3", "e5m2", "e2m1") and act in _HALF and rates.get(act, 0.0) > 0

@@ -148,3 +148,11 @@ def test_engines_add_up_in_fp16_where_that_is_faster() -> None:
     for other in ("a100-sxm4-80gb", "rtx-3090"):
         found = simulate("resnet50", other, precision="fp16" if other.startswith("a100") else "int8")
         assert not any("add fp16 products" in note for note in found.notes)
+
+
+def test_half_precision_slower_than_single_is_storage_alone() -> None:
+    slow = multiply_gpu({"fp32": 128, "fp16": 2}, PRESETS["fp16"], "p4")
+    assert (slow.format, slow.rate, slow.passes) == ("fp32", 128, 1) and "more slowly than fp32" in slow.note
+    assert multiply_gpu({"fp32": 64, "fp16": 128}, PRESETS["fp16"], "p100").format == "fp16"
+    half, single = (simulate("resnet50", "p4", batch=16, precision=p) for p in ("fp16", "fp32"))
+    assert half.latency_s == pytest.approx(single.latency_s, rel=0.1) and half.dram_bytes < single.dram_bytes
