@@ -140,6 +140,7 @@ class _Counter:
         for way in (0, 1):
             self._add(kernel, meter.useful[unit, form, adder, grouped, way], useful * half)
             self._add(kernel, meter.padded[unit, form, adder, grouped, way], (spent - useful) * half)
+        self._add(kernel, meter.select[unit, form], np.where(half < 1, useful * half, 0.0))
         if meter.hop >= 0:
             self._add(kernel, np.full(len(rows), meter.hop), spent * meter.hop_bits[form])
         return self._sum(kernel, useful), self._sum(kernel, spent)

@@ -7,7 +7,7 @@ which actions a multiply-accumulate of a format is on each unit. Counting a sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -40,7 +40,8 @@ class Meter:
     ``read_at``/``write_at``[level, operand]: a byte. ``useful``/``padded``[unit, format, adder, grouped, 2]: up to two
     actions of a multiply-accumulate. ``hop_bits``[format]: bits handed from cell to cell per multiply-accumulate.
     ``per_instruction``[unit, format]: multiply-accumulates of one lane's share of an instruction (0: no instructions are
-    counted). ``feeds``: whether bytes of a product row are those of its tile, read once per warp.
+    counted). ``select``[unit, format]: what a product with 2:4 metadata costs beside. ``feeds``: whether bytes of a product
+    row are those of its tile, read once per warp.
     """
 
     profile: PowerProfile
@@ -64,6 +65,7 @@ class Meter:
     hop: int
     interconnect: int
     notes: tuple[tuple[str, str], ...]
+    select: Ints = field(default_factory=lambda: np.full((len(UNITS), len(FORMAT_NAMES)), -1))
 
 
 @lru_cache(maxsize=64)
@@ -169,6 +171,7 @@ def _gpu_meter(acc: Accelerator) -> Meter:
     shape = (len(UNITS), len(FORMAT_NAMES), len(ADDERS), 2, 2)
     useful, padded = np.full(shape, -1), np.full(shape, -1)
     per_instruction = np.zeros((len(UNITS), len(FORMAT_NAMES)))
+    select = np.full((len(UNITS), len(FORMAT_NAMES)), -1)
     pipes = {
         "matrix": ("mac", tuple(f for f in gpu.tensor.rates if f in FORMATS)),
         "dla": ("dla", tuple(f for f in gpu.dla.rates if f in FORMATS)),
@@ -183,6 +186,7 @@ def _gpu_meter(acc: Accelerator) -> Meter:
             useful[u, f, :, :, 0] = index[f"{action} {cell}"]
             padded[u, f, :, :, 0] = index.get(f"padding {cell}", -1) if action == "mac" else index[f"{action} {cell}"]
             if action == "mac":
+                select[u, f] = index.get(f"select {cell}", -1)
                 per_instruction[u, f] = macs_per_lane(gpu.tensor.instruction, cell)
             elif action == "simt":
                 per_instruction[u, f] = max(1.0, 32 / FORMATS[cell].width)
@@ -208,6 +212,7 @@ def _gpu_meter(acc: Accelerator) -> Meter:
         hop=-1,
         interconnect=index["interconnect"],
         notes=_notes(acc),
+        select=select,
     )
 
 

@@ -53,10 +53,10 @@ def macs_per_lane(instruction: str, number_format: str) -> float:
 def gpu_power_profile(acc: Accelerator) -> PowerProfile:
     """Return the power profile of a machine of family ``gpu`` in its power mode.
 
-    Actions: ``mac F`` and ``padding F`` (Tensor Cores), ``simt F`` (CUDA cores), ``dla F``, each one multiply-accumulate
-    in format F; ``lane`` (one operation of one lane); ``instruction`` (one, in one lane); ``read M`` and ``write M``, one
-    byte of memory M (``dram``, ``l2``, ``shared_memory``); ``link``, ``interconnect``, one byte. Raises HwsimError for
-    machines of other families.
+    Actions: ``mac F`` and ``padding F`` (Tensor Cores), ``select F`` (what a 2:4 instruction moves beside), ``simt F`` (CUDA
+    cores), ``dla F``, each one multiply-accumulate in format F; ``lane`` (one operation of one lane); ``instruction`` (one,
+    in one lane); ``read M`` and ``write M``, one byte of memory M (``dram``, ``l2``, ``shared_memory``); ``link``,
+    ``interconnect``, one byte. Raises HwsimError for machines of other families.
     """
     gpu = gpu_of(acc)
     c = load_constants("power", acc.architecture)
@@ -76,6 +76,10 @@ def gpu_power_profile(acc: Accelerator) -> PowerProfile:
         each = _tensor_j(name, node).scaled(c["tensor_pipe"]).plus(feed[name]).scaled(c["tensor_energy"])
         # At the low end the tables' padded product is gated; zeros of a GPU's padding are multiplied.
         add(f"padding {name}", "padding", Span(each.value * c["zero_operands"], 0.03 * each.low, each.high), core=True)
+    for name in tensor if gpu.tensor.sparsity else ():
+        more = select_bits_per_mac(gpu.tensor.instruction, name)
+        each = _bits_j(more, node, c).scaled(c["tensor_energy"])
+        add(f"select {name}", "matrix", each, core=True, toggles=True)
     for name in gpu.simt.rates:
         if name in FORMATS:
             lane = multiply_add_j(name, node).scaled(c["simt_energy"])
@@ -131,11 +135,22 @@ def register_bits_per_mac(instruction: str, number_format: str, depth: float) ->
 _SHAPES = {"hmma": (8, 8), "mma": (16, 8), "wgmma": (64, 256), "tcgen05": (128, 256)}
 
 
+def select_bits_per_mac(instruction: str, number_format: str) -> float:
+    """Return the bits a 2:4 instruction moves per multiply-accumulate beside a dense one's: twice the k of the dense operand
+    for as many products, and two bits that say which half of it a kept element meets."""
+    m, n = _SHAPES[instruction]
+    return FORMATS[number_format].width / m + 2 / n
+
+
 def _feed_j(instruction: str, name: str, node_nm: float, c: Constants) -> Span:
     """Energy of moving operands and sums of one multiply-accumulate to the cells and back, scaled as an instruction's."""
+    return _bits_j(register_bits_per_mac(instruction, name, c["tensor_depth"]), node_nm, c)
+
+
+def _bits_j(bits: float, node_nm: float, c: Constants) -> Span:
+    """Energy of bits between registers and a Tensor Core."""
     actions = load_actions()
-    scale = actions.at("instruction", "gpu", node_nm).value / actions.at("instruction", "gpu", 7.0).value
-    bits = register_bits_per_mac(instruction, name, c["tensor_depth"]) * scale
+    bits *= actions.at("instruction", "gpu", node_nm).value / actions.at("instruction", "gpu", 7.0).value
     bounds = c.table["tensor_register_bit"]
     return Span(bounds.value * bits, bounds.low * bits, bounds.high * bits)
 

@@ -77,6 +77,8 @@ def actions(view: GpuView, kind: GemmKind, work: Work) -> dict[str, Floats]:
     form = _form(view, kind)
     if kind.pipe == "tensor":
         counts = {f"mac {form}": macs, f"padding {form}": padded}
+        if kind.sparse:
+            counts[f"select {form}"] = macs
         instructions = issued * spent / macs_per_lane(kind.instruction, form)
     else:
         packed = max(1.0, 32 / kind.compute_bits)

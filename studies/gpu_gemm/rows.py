@@ -34,7 +34,11 @@ MACHINES = {
 OPERANDS = {"w8a16": ("fp16", "int8"), "w4a16": ("fp16", "int4")}
 FOLDS = 5  # whole (N, K) pairs belong to one fold; fold 0 may be fitted on
 HELD_OUT = ("a100-pcie-80gb", "rtx-3090")  # devices no row of which is fitted on
-SCALED = {"instruction_energy": ("instruction",), "tensor_energy": ("mac ", "padding "), "simt_energy": ("simt ",)}
+SCALED = {
+    "instruction_energy": ("instruction",),
+    "tensor_energy": ("mac ", "padding ", "select "),
+    "simt_energy": ("simt ",),
+}
 ZERO_TOGGLE = 0.65  # random activations times zero weights: between zero_toggle of power.toml's extremes
 
 

@@ -65,6 +65,10 @@ def test_sparse_operands_halve_products_and_instructions() -> None:
     sparse = counts(A100, tile(bytes=(128 * 32 * 2, 128 * 32, 0, 128 * 32 // 8), refetch=(1, 1, 1, 1)))
     assert sparse["mac fp16"] == dense["mac fp16"] / 2
     assert sparse["instruction"] == pytest.approx(dense["instruction"] / 2)
+    # As many products of twice the k: the dense operand moves once more for them, so 2:4 saves less than half.
+    assert sparse["select fp16"] == sparse["mac fp16"] and "select fp16" not in dense
+    cost = {name: gpu_power_profile(A100).energy_j[i, 0] for name, i in gpu_power_profile(A100).index.items()}
+    assert 1.05 * cost["mac fp16"] < cost["mac fp16"] + cost["select fp16"] < 1.3 * cost["mac fp16"]
     # A is read as before, B half of it and two bits of each kept element's place.
     assert sparse["read shared_memory"] == 10 * (4 * 128 * 32 * 2 + 2 * 128 * 32 + 128 * 32 // 8)
 
