@@ -52,7 +52,7 @@ def insert_casts(kernels: list[Kernel], fuse: bool, outside: Iterable[str]) -> l
                 number = ready.get((operand.tensor, fmt))
                 if number is None:
                     number = ready[operand.tensor, fmt] = len(out)
-                    out.append(_cast_kernel(operand, cast, tuple(sorted(producers))))
+                    out.append(_cast_kernel(operand, cast, tuple(sorted(producers)), known=fuse))
                 producers.add(number)
             inputs.append(cast)
         outputs: list[Operand] = []
@@ -85,11 +85,12 @@ def _as(operand: Operand, wanted: str) -> Operand:
     return replace(operand, tensor=f"{operand.tensor}.{wanted}", format=fmt, bytes=stored)
 
 
-def _cast_kernel(source: Operand, target: Operand, producers: tuple[int, ...]) -> Kernel:
-    scaled = target.format in _SCALED
+def _cast_kernel(source: Operand, target: Operand, producers: tuple[int, ...], known: bool) -> Kernel:
+    """The kernel of a cast; ``known``: its scale was found ahead of time (calibration)."""
+    scaled = target.format in _SCALED and not known
     passes = 2 if scaled and "/" not in target.tensor else 1  # a block's scale is found where it is cast
     return Kernel(
-        name=f"cast {source.tensor} to {target.format}", op="quantize" if scaled else "cast", kind="vector",
+        name=f"cast {source.tensor} to {target.format}", op="quantize" if target.format in _SCALED else "cast", kind="vector",
         layers=(source.tensor,), inputs=(replace(source, role="x"),), outputs=(replace(target, role=""),),
         alu=(5 if scaled else 1) * source.elements, passes=passes, producers=producers,
     )  # fmt: skip

@@ -27,6 +27,32 @@ from hwsim.plan.fusion import ADDRESSING, POINTWISE, only_readdresses
 GATHERS = frozenset({"embedding", "roll"})
 
 
+# Activations of more than a comparison. TensorRT's convolutions add before an activation, not after one: these and a sum behind
+# them are a kernel ("PWN(PWN(PWN(Sigmoid), Mul), Add)" after a bare "Conv" on Orin, ultralytics/ultralytics issue 17640).
+APART = frozenset({"silu", "swish", "sigmoid", "hswish", "hsigmoid", "mish", "tanh", "elu", "selu", "softplus"})
+
+
+def activates_before_sum(layer: Layer, net: Network) -> bool:
+    """Whether ``layer`` is an activation whose only reader adds something to it."""
+    readers = net.consumers[layer.id]
+    return layer.op in APART and len(readers) == 1 and net.by_id[next(iter(readers))].op == "add"
+
+
+def sums_after_activation(net: Network) -> set[str]:
+    """Convolutions that a trace ends with such an activation."""
+    found = set()
+    for layer in net.layers:
+        if layer.op != "conv" or not APART & set(layer.fused):
+            continue
+        readers = net.consumers[layer.id]
+        inside = "add" in layer.fused and layer.fused.index("add") > min(
+            map(layer.fused.index, APART & set(layer.fused))
+        )
+        behind = layer.fused[-1] in APART and len(readers) == 1 and net.by_id[next(iter(readers))].op == "add"
+        found |= {layer.id} if inside or behind else set()
+    return found
+
+
 @dataclass(slots=True)
 class GpuGroup:
     """Layers of one kernel under construction: ``tensor`` is the result later layers may join on, ``reads`` its inputs.
@@ -185,6 +211,8 @@ class _Grouper:
             if group.kind == "matmul" and not self.epilogues:
                 continue
             if group.kind != "pointwise" and self.elements(layer.id) > self.elements(joined):
+                continue
+            if group.kind == "matmul" and activates_before_sum(layer, self.net):
                 continue
             if layer.op in GATHERS and group.kind in ("matmul", "attention"):
                 continue

@@ -38,7 +38,8 @@ class Stack:
     """A class of software: whether it compiles and ends products with element-wise work, how it starts kernels, its attention.
 
     ``fused_length``: longest sequence a fused attention kernel takes; up to ``head_length`` a CTA does a whole head.
-    ``half_accumulators``: whether it takes kernels that add fp16 products up in fp16.
+    ``half_accumulators``: whether it takes kernels that add fp16 products up in fp16. ``wide_inputs``: whether
+    images come as fp32, channels first. ``host``: the constant that says how long its host takes to start a kernel.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Stack:
     fused_length: int = 1 << 30
     head_length: int = 512
     half_accumulators: bool = False
+    wide_inputs: bool = False
+    host: str = ""
     why: str = ""
 
 
@@ -55,27 +58,44 @@ class Stack:
 # (NVIDIA/TensorRT plugin/bertQKVToContextPlugin); FasterTransformer v5 has the former only, to 384; AITemplate 0.1 the
 # first FlashAttention; PyTorch 2 the second. An fp16 engine of TensorRT takes kernels with fp16 accumulators (the h1688 and
 # f16f16_f16f16_f16 of its profiles; NVIDIA/TensorRT issues 1237 and 2942, pytorch/TensorRT pull request 3110), which
-# GeForce cards run at twice the rate; cuBLAS and PyTorch add up in fp32.
+# GeForce cards run at twice the rate; cuBLAS and PyTorch add up in fp32. Engines take fp32 images, channels first,
+# unless told otherwise ("Reformatting CopyNode for Input Tensor 0" in profiles).
 STACKS = {
     s.name: s
     for s in (
         Stack("compiled", half_accumulators=True, why="TensorRT class: fused kernels replayed as a CUDA graph"),
-        Stack("compiled-stream", launch="stream", half_accumulators=True, why="the same, kernels launched one by one"),
+        Stack("compiled-stream", launch="stream", half_accumulators=True, why="the same, launched one by one"),
+        Stack(
+            "engine",
+            launch="stream",
+            half_accumulators=True,
+            wide_inputs=True,
+            host="engine_dispatch",
+            why="an engine of TensorRT with default inputs: fp32 images, channels first, launched one by one",
+        ),
         Stack(
             "fastertransformer",
             epilogues=False,
             launch="stream",
             fused_length=384,
+            host="library_dispatch",
             why="cuBLAS products, hand-fused kernels between them, called from C++ (v5, 2022)",
         ),
         Stack("aitemplate", head_length=1 << 30, why="CUTLASS kernels, first FlashAttention, CUDA graph (2022)"),
-        Stack("eager", compiles=False, launch="stream", head_length=0, why="PyTorch class: a kernel per operator"),
+        Stack(
+            "eager",
+            compiles=False,
+            launch="stream",
+            head_length=0,
+            host="eager_dispatch",
+            why="PyTorch class: a kernel per operator",
+        ),
         Stack("eager-graph", compiles=False, head_length=0, why="the same, replayed as a CUDA graph"),
     )
 }
 STACK_ALIASES = {
     "tensorrt": "compiled", "trt": "compiled", "xla": "compiled", "tensorrt-stream": "compiled-stream", "pytorch": "eager",
-    "torch": "eager", "ft": "fastertransformer",
+    "torch": "eager", "trtexec": "engine", "ft": "fastertransformer",
 }  # fmt: skip
 
 
@@ -142,6 +162,11 @@ class _Planner:
                 self.read_by.setdefault(name, set()).add(group.index)
         self.maker = {la.id: g.index for g in grouping.groups for la in g.layers}
         self.maker |= {g.tensor: g.index for g in grouping.groups}
+        if stack.wide_inputs:
+            images = {
+                t.name for t in net.inputs if len(t.shape) > 3 and self.formats[t.name] in ("fp16", "bf16", "int8")
+            }
+            self.formats |= dict.fromkeys(images, "fp32")
         self.slices = self._slices()
         if not stack.epilogues:
             self._keep_residuals()

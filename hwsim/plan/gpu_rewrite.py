@@ -14,6 +14,7 @@ from dataclasses import replace
 from hwsim.network.dims import Shape
 from hwsim.network.graph import Layer, Network
 from hwsim.network.ops import OPS
+from hwsim.plan.gpu_fusion import sums_after_activation
 
 # Element-wise steps that may stand between a score product and its softmax.
 _SCORE_STEPS = frozenset({"add", "mul", "div", "where", "sub", "maximum", "minimum"})
@@ -26,6 +27,8 @@ def compile_rewrites(net: Network, epilogues: bool = True) -> Network:
     Without ``epilogues`` products end with their results: activations a trace folds into them are layers of their own.
     """
     net = merge_siblings(recognise_attention(fold_constants(net)))
+    apart = sums_after_activation(net)
+    net = expand_fused(net, folded=True, only=apart) if apart else net
     return net if epilogues else expand_fused(net, folded=True)
 
 

@@ -90,7 +90,7 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
     how = ChoiceOptions(
         stack.launch, stack.head_length, cold_code=not alone, fabric=mine.fabric, prepared=stack.compiles
     )
-    host_s = view.constants["eager_dispatch"] if stack.name == "eager" else 0.0
+    host_s = _host_seconds(view, stack)
     kernels = plan.kernels
     view, choices, schedule, limited = settle(
         view,
@@ -121,6 +121,12 @@ def simulate_gpu(net: Network, acc: Accelerator, options: RunOptions, plan: Plan
         bound, acc, options, plan, schedule, timing, energy, totals, (*notes, *plan.notes, *acc.notes),
         load_constants("gpu", acc.architecture), details,
     )  # fmt: skip
+
+
+def _host_seconds(view: GpuView, stack: Stack) -> float:
+    """What the host takes to start a kernel on a stream; in a graph nothing is started."""
+    own = view.constants[stack.host] if stack.host else 0.0
+    return max(view.stream_launch_s, own) if stack.launch == "stream" else 0.0
 
 
 def _stack(asked: str | None, machine: str) -> Stack:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hwsim.arguments import output_files
 from hwsim.report.table import percent, significant, table
+from hwsim.validate.ratios import ratios
 from hwsim.validate.run import SUITES, Validation, validate
 from hwsim.validate.score import Score
 
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--excluded", action="store_true", help="answer the rows that rules leave out too (in the CSV)")
     parser.add_argument(
         "--by", default="suite,target,precision", help="what to group by: suite, target, precision, size, …"
+    )
+    parser.add_argument(
+        "--ratios", action="store_true", help="also how ratios between two machines come out, over rows both ran"
     )
     parser.add_argument("--csv", metavar="FILE", help="write every row with its prediction (- for standard output)")
     parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown (- for standard output)")
@@ -41,6 +45,8 @@ def main(args: argparse.Namespace) -> int:
         print(found.to_csv() if args.csv == "-" else markdown(found, tuple(args.by.split(","))), end="")
     else:
         print(validation_text(found, tuple(args.by.split(","))))
+        if args.ratios:
+            print(ratio_text(found))
     if args.csv not in (None, "-"):
         found.to_csv(args.csv)
     if args.markdown not in (None, "-"):
@@ -77,6 +83,24 @@ def validation_text(found: Validation, by: tuple[str, ...]) -> str:
     for rule, count in found.exclusions().items():
         lines.append(f"  left out by rule: {rule}: {count} rows")
     lines += [f"  missing: {text}" for text in found.missing]
+    return "\n".join(lines)
+
+
+def ratio_text(found: Validation) -> str:
+    """Return the errors of ratios between machines, pair by pair, and over all pairs."""
+    scores = ratios(found.counted)
+    rows = [
+        [s.group, *s.targets, str(s.rows), significant(s.measured, 3), percent(s.median_pct), f"{percent(s.p90_pct)} %",
+         significant(s.bias, 3)] for s in scores
+    ]  # fmt: skip
+    head = ("source", "machine", "over", "rows", "measured", "median %", "90 % within", "bias")
+    lines = ["", table(head, rows, left=(0, 1, 2)), ""]
+    lines.append(
+        "  ratios of the same row on two machines: |predicted / measured - 1|; bias: median of predicted / measured"
+    )
+    if scores:
+        middle = sorted(s.median_pct for s in scores)[len(scores) // 2]
+        lines.append(f"  {len(scores)} pairs of machines, the middle one {percent(middle)} %")
     return "\n".join(lines)
 
 

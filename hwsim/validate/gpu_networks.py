@@ -10,7 +10,7 @@ from hwsim.formats import FORMATS
 from hwsim.result import Result
 from hwsim.validate.ask import simulated
 from hwsim.validate.case import Case, Outcome
-from hwsim.validate.gpu_network_rows import RULES, Row, network_rows, neusight_rows, trtutils_rows
+from hwsim.validate.gpu_network_rows import RULES, Row, host_seconds, network_rows, neusight_rows, trtutils_rows
 from hwsim.validate.measured import find
 
 _SMALL = 4  # batches up to here are called small: launches and latency matter in them
@@ -45,7 +45,9 @@ def _network(question: Mapping[str, Any]) -> str:
 
 
 def _seconds(result: Result, case: Case) -> float:
-    return result.latency_s + float(RULES["source"].get(case.question["source"], {}).get("overhead_us", 0)) * 1e-6
+    source = case.question["source"]
+    waited = host_seconds(source, case.target.split(":")[0], len(result.plan.kernels))
+    return max(result.latency_s, waited) + float(RULES["source"].get(source, {}).get("overhead_us", 0)) * 1e-6
 
 
 def _roofline(result: Result, case: Case) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 import hwsim
 from hwsim.errors import HwsimError
-from hwsim.validate.gpu_network_rows import RULES, Row, network_rows, neusight_rows, trtutils_rows
+from hwsim.validate.gpu_network_rows import RULES, Row, host_seconds, network_rows, neusight_rows, trtutils_rows
 from hwsim.validate.measured import measured_dir
 
 
@@ -33,7 +33,8 @@ def predict(row: Row) -> dict[str, Any]:
     peak = res.accelerator.peak_ops_per_s(_peak_format(row.precision)) / 2 or float("nan")
     bandwidth = res.accelerator.dram.bandwidth_bytes_per_s
     roof = max(res.macs / peak, res.plan.weight_bytes / bandwidth)
-    seconds = res.latency_s + RULES["source"].get(row.source, {}).get("overhead_us", 0) * 1e-6
+    waited = host_seconds(row.source, row.machine.split(":")[0], len(res.plan.kernels))
+    seconds = max(res.latency_s, waited) + RULES["source"].get(row.source, {}).get("overhead_us", 0) * 1e-6
     return {
         "predicted_s": seconds,
         "roofline_s": roof,

@@ -156,3 +156,22 @@ def test_half_precision_slower_than_single_is_storage_alone() -> None:
     assert multiply_gpu({"fp32": 64, "fp16": 128}, PRESETS["fp16"], "p100").format == "fp16"
     half, single = (simulate("resnet50", "p4", batch=16, precision=p) for p in ("fp16", "fp32"))
     assert half.latency_s == pytest.approx(single.latency_s, rel=0.1) and half.dram_bytes < single.dram_bytes
+
+
+def test_a_sum_behind_an_activation_takes_both_out_of_the_convolution() -> None:
+    kernels = plan_of("yolov5s").kernels
+    apart = [k for k in kernels if k.kind == "vector" and k.op == "silu"]
+    assert apart
+    for kernel in apart:
+        assert len(kernel.inputs) == 2  # the bare convolution and the residual
+        assert any(k.kind == "matmul" and k.outputs[0].tensor == kernel.inputs[0].tensor for k in kernels)
+    ended = [k for k in kernels if k.op == "conv" and k.special]
+    assert len(ended) > len(apart)  # others still end with theirs
+
+
+def test_an_engine_takes_images_of_32_bits() -> None:
+    for stack, casts in (("compiled", 0), ("engine", 1)):
+        kernels = plan_of("resnet50", precision="fp16", stack=stack).kernels
+        found = [k for k in kernels if k.op == "cast"]
+        assert len(found) == casts
+        assert all(k.inputs[0].bytes == 2 * k.outputs[0].bytes for k in found)

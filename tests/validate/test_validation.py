@@ -136,3 +136,22 @@ def test_networks_on_gpus_are_compared_by_rules() -> None:
     assert found.exclusions() and not any(o.refused for o in found.counted)
     told = score(found.counted)
     assert told.rows > 40 and told.rank > 0.95 and told.median_pct < told.roofline_median_pct / 2
+
+
+def test_ratios_cancel_what_is_wrong_on_both() -> None:
+    from hwsim.validate.case import Case, Outcome
+    from hwsim.validate.ratios import FEWEST, ratios
+
+    def outcome(target: str, what: int, measured: float, predicted: float, group: str = "g") -> Outcome:
+        return Outcome(Case("s", what, target, target, "gpu", f"net {what}", "fp16", measured, group=group), predicted)
+
+    both = [
+        outcome(t, i, m * (i + 1), 1.3 * p * (i + 1)) for i in range(FEWEST) for t, m, p in (("a", 2, 2), ("b", 1, 0.8))
+    ]
+    (found,) = ratios(both)
+    assert found.targets == ("a", "b") and found.rows == FEWEST
+    assert found.measured == pytest.approx(2)
+    assert found.bias == pytest.approx(1.25) and found.median_pct == pytest.approx(25)
+    assert ratios(both[2:]) == []  # too few
+    apart = [outcome("a", i, 1, 1, "g") for i in range(9)] + [outcome("b", i, 1, 1, "h") for i in range(9)]
+    assert ratios(apart) == []  # other sources measure otherwise
