@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from hwsim.errors import HwsimError
 from hwsim.execution.products import EXACT, FP32, Arithmetic
 from hwsim.formats import get_format
-from hwsim.plan.precision import PRESETS, Precision, multiply_on, parse_precision
+from hwsim.plan.precision import BLOCK_SCALED, PRESETS, Precision, multiply_on, parse_precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hwsim.machine.accelerator import Accelerator
 
+_SCALED_OPS = ("", *BLOCK_SCALED, "Gemm")
 REFERENCES = {"exact": EXACT, "fp32": FP32}
 EDGE_TPU = "the Edge TPU's own rounding is not public: the values are those TensorFlow Lite's kernels specify"
 
@@ -111,6 +112,8 @@ class Assignment:
         for pattern, precision in (self.table or {}).items():
             if pattern == "*" or fnmatch.fnmatchcase(name, pattern) or pattern == op:
                 found = precision
+        if found.block and op not in _SCALED_OPS:  # libraries have block-scaled kernels for linear layers alone
+            found = replace(found, weights=found.output, activations=found.output, block=0)
         return self._of(found)
 
     def _make(self, precision: Precision) -> Arithmetic:
@@ -143,15 +146,24 @@ class Assignment:
                 f"{self.target.name}: fp32 products run outside the Tensor Cores, in an order that is not public; "
                 "choose a precision: tf32, fp16, bf16, fp8"
             )
-        find_rule(self.target.profile, (act, weight), "fp32")
-        scaled = get_format(act).width == 8 or get_format(weight).width == 8
+        scale = {16: "ue4m3", 32: "ue8m0"}.get(precision.block, "")
+        find_rule(self.target.profile, (act, weight), "fp32", scale=scale, block=precision.block or None)
+        scaled = not scale and (get_format(act).width == 8 or get_format(weight).width == 8)
         return Arithmetic(
-            f"{self.target.name} {act}",
+            f"{self.target.name} {_block_name(precision) or act}",
             profile=self.target.profile,
             inputs=(act, weight),
             store=precision.output,
             scaled=scaled,
+            block=precision.block,
+            scale=scale,
         )
+
+
+def _block_name(precision: Precision) -> str:
+    """The preset of a block-scaled precision; empty for others."""
+    same = (n for n, p in PRESETS.items() if p.block == precision.block and p.weights == precision.weights)
+    return next(same, "") if precision.block else ""
 
 
 def watched(arithmetic: Arithmetic, **changes: Any) -> Arithmetic:

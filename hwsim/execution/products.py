@@ -54,7 +54,8 @@ class Arithmetic:
     Without ``profile`` numpy computes in ``dtype``. With it, operands are rounded to ``inputs`` (activations, weights) and
     multiplied as that machine does; ``store`` is the format a layer's result is rounded to ("" keeps fp32). ``rows``,
     ``cols`` and ``pack_taps`` describe a systolic array (0 rows: Tensor Cores), ``passes`` its passes for fp32 operands.
-    ``scaled`` brings each operand to the format's full range by one factor per tensor first (fp8). ``tally`` counts
+    ``scaled`` brings each operand to the format's full range by one factor per tensor first (fp8); ``block`` elements along k
+    share a scale of format ``scale`` (0: none; `hwsim.execution.blocks`). ``tally`` counts
     what rounding operands and results loses; ``order`` are the chains of k a schedule walks (else one window's);
     ``audit`` is shown every product: operands' bits, chains of k, sums as float32.
     """
@@ -69,6 +70,8 @@ class Arithmetic:
     cols: int = 0
     pack_taps: str = "row"
     scaled: bool = False
+    block: int = 0
+    scale: str = ""
     tally: Tally | None = None
     audit: Audit | None = None
     order: tuple[tuple[int, int], ...] = ()
@@ -122,6 +125,8 @@ def product(a: Array, b: Array, arithmetic: Arithmetic) -> Array:
         return np.asarray(a.astype(arithmetic.dtype, copy=False) @ b.astype(arithmetic.dtype, copy=False))
     if 0 in (*batch, m, k, n):
         return np.zeros((*batch, m, n), np.float32)
+    if arithmetic.block and b.ndim == 2:
+        return _blocks(a.reshape(-1, k), b, arithmetic).reshape(*batch, m, n)
     if b.ndim == 2:
         return _sum(Operand(a.reshape(-1, k), arithmetic, 0), Operand(b, arithmetic, 1), arithmetic).reshape(
             *batch, m, n
@@ -131,6 +136,29 @@ def product(a: Array, b: Array, arithmetic: Arithmetic) -> Array:
     x, y = Operand(left, arithmetic, 0), Operand(right, arithmetic, 1)
     parts = [_sum(x.of(x.bits[i]), y.of(y.bits[i]), arithmetic) for i in range(len(left))]
     return np.stack(parts).reshape(*batch, m, n)
+
+
+def _blocks(a: Array, b: Array, arithmetic: Arithmetic) -> Array:
+    """A product of block-scaled operands; scales of whole tensors multiply the sums in fp32."""
+    from hwsim.arithmetic import gemm
+    from hwsim.execution.blocks import blocks_of, values_of
+
+    sides = []
+    for values, fmt in zip((a, b.T), arithmetic.inputs, strict=True):
+        found = blocks_of(values, fmt, arithmetic.block, arithmetic.scale)
+        if arithmetic.tally is not None:
+            kept = values_of(found, fmt, arithmetic.block, arithmetic.scale)
+            arithmetic.tally.count(values, kept, fmt, saturate=False)
+        sides.append(found)
+    x, y = sides
+    named = "nvfp4" if arithmetic.scale == "ue4m3" else ""
+    pair = (named, named) if named else arithmetic.inputs
+    total = gemm(
+        x.bits, np.ascontiguousarray(y.bits.T), None, profile=arithmetic.profile, input=pair, output="fp32", scale_a=x.scales,
+        scale_b=np.ascontiguousarray(y.scales.T),
+    )  # fmt: skip
+    values = np.asarray(total).view(np.float32)
+    return (values * np.float32(x.factor * y.factor)).astype(np.float32)
 
 
 class Operand:

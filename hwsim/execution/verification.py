@@ -211,6 +211,8 @@ def _float(
             else "fused_dot, instruction by instruction"
         )
     sampled = (f"{samples} elements of every product are recomputed; the rest of a product is not",) if oracle else ()
+    if any(p.block for p in (assignment.table or {}).values()):
+        sampled = (*sampled, "products of block-scaled operands are not among them")
     first_ulps = max(audit.different[first]) if first else 0
     return Verification(
         subject.name, assignment.of("", "").name, target.evidence, oracle, compared, len(wrong), first, first_ulps, error, beside,

@@ -27,7 +27,7 @@ from hwsim.validate.measured import SHIPPED, find, table
 MACHINES = {"a100_sxm": "a100-sxm4-80gb", "h100_sxm": "h100-sxm", "h200_sxm": "h200", "b200_sxm": "b200"}
 TRACES = {
     "meta-llama/Llama-3.1-8B-Instruct": "llama3_8b", "nvidia/Llama-3.1-8B-Instruct-FP8": "llama3_8b",
-    "meta-llama/Llama-3.1-70B": "llama3_70b",
+    "meta-llama/Llama-3.1-70B": "llama3_70b", "Qwen/Qwen3-32B": "qwen3_32b", "nvidia/Qwen3-32B-NVFP4": "qwen3_32b",
 }  # fmt: skip
 # What multiplies the linear layers, and bytes of a weight, for the rule on peaks.
 LEAST = {"": ("bf16", 2.0), "fp8": ("e4m3", 1.0), "fp8_block": ("e4m3", 1.0), "nvfp4": ("e2m1", 0.5)}

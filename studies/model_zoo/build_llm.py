@@ -32,6 +32,7 @@ class Decoder:
     tied: bool = False
     head_depth: int = 0  # width / heads unless stated
     qkv_bias: bool = False
+    qk_norm: bool = False  # every head's queries and keys are normalised before they are rotated
     experts: int = 0
     chosen: int = 2
     window: int = 0
@@ -85,6 +86,8 @@ def _attend(net: Builder, x: str, m: Decoder, P: int | None, *mask: str) -> str:
     q = net.heads(net.linear(x, m.heads * m.depth, bias=bias, name="q"), m.heads)
     k = net.heads(net.linear(x, m.kv_heads * m.depth, bias=bias, name="k"), m.kv_heads)
     v = net.heads(net.linear(x, m.kv_heads * m.depth, bias=bias, name="v"), m.kv_heads)
+    if m.qk_norm:
+        q, k = net.norm(q, "rms_norm", name="norm_q"), net.norm(k, "rms_norm", name="norm_k")
     if m.style != "gpt":
         q, k = net.op("rope", q, name="rope_q"), net.op("rope", k, name="rope_k")
     window = m.window or None
@@ -191,6 +194,12 @@ MODELS: dict[str, Decoder] = {
         28, 3584, 28, 4, 18944, 152064, context="131072 tokens (the paper's section 3.2: 32768 trained, more with YARN)",
         qkv_bias=True,
         source="Yang et al. 2024 (arXiv:2407.10671) table 1; vocabulary rows as in the published configuration",
+        licence="Apache-2.0 (published configuration)",
+    ),
+    "qwen3_32b": Decoder(
+        64, 5120, 64, 8, 25600, 151936, context="131072 tokens (the paper's table 1: 32768 trained, more with YARN)",
+        head_depth=128, qk_norm=True,
+        source="Yang et al. 2025 (arXiv:2505.09388) table 1; widths as in the published configuration",
         licence="Apache-2.0 (published configuration)",
     ),
     "gptj_6b": Decoder(
