@@ -2,10 +2,11 @@
 
 Two tables ship with hwsim. ``measured_llm_served`` (rows of ai-dynamo/aiconfigurator, Apache-2.0; made by
 ``studies/llm/share_served.py``) has servers of TensorRT-LLM, vLLM and SGLang that hold a number of requests at once, every
-one with the same lengths; ``measured_networks`` has single streams of torchao.
+one with the same lengths; ``measured_networks`` has single streams of torchao, and MLPerf's Offline runs of Llama 2 70B.
 
-A server's time per output token is a decode step of all requests at their mean length, and its share of the prompts that
-are read between two of one's tokens: in the time a request makes its tokens, every other one is replaced once. Rules that
+What is scored is the time of a whole answer over its tokens: a decode step of all requests at their mean length, and the
+reading of one prompt for each of them, since in the time a request makes its tokens every one is replaced once. Whether that
+reading falls on first tokens or between others is up to a scheduler, and rows do not say. Rules that
 take rows out (``llm_rules.csv``) look at the row, or at the chip's peaks; what rows do not say of how they were served is in
 ``llm_sources.csv``. No constant here is fitted to these rows.
 """
@@ -37,6 +38,10 @@ STREAMS = {
     ("int4 w-only g64", "dense"): ("w4a16g64", None), ("int4 w-only g64", "2:4 (sparse-marlin)"): ("w4a16g64", "2:4"),
 }  # fmt: skip
 STREAM_PROMPT, STREAM_TOKENS = 8, 200
+# MLPerf v4.1, closed, NVIDIA's code (mlcommons/inference_results_v4.1, closed/NVIDIA/configs/llama2-70b/Offline): pairs of GPUs
+# share the model in fp8 and hold so many requests; answers have 274 tokens on average (tokens over samples a second).
+OFFLINE = {"DGX-H100_H100-SXM": ("h100-sxm", 896), "H100-NVL-94GB": ("h100-nvl", 1300)}
+OFFLINE_WAYS, OFFLINE_TOKENS = 2, 274
 _HELD = re.compile(r"silicon_concurrency=(\d+)")
 HERE = Path(__file__).resolve().parent
 
@@ -47,7 +52,9 @@ def cases(folder: Path) -> list[Case]:
         find(folder, name) or find(SHIPPED, name) for name in ("measured_llm_served", "measured_networks")
     )
     out = [_served(row) for row in table(served)] if served else []
-    out += [_stream(row) for row in table(streams) if row["group"] == "torchao"] if streams else []
+    for row in table(streams) if streams else ():
+        out += [_stream(row)] if row["group"] == "torchao" else []
+        out += [_offline(row)] if row["group"] == "mlperf-v4.1" and row["model"].startswith("llama2-70b") else []
     return [case for case in out if case is not None]
 
 
@@ -70,6 +77,12 @@ def _source(row: dict[str, str], words: str) -> dict[str, str] | None:
     return None
 
 
+def _matches(rule: dict[str, str], row: dict[str, str]) -> bool:
+    if rule["matches"] == "computed":
+        return False
+    return re.fullmatch(rule["matches"], row[rule["field"]], re.DOTALL) is not None
+
+
 def _reason(rule: str) -> str:
     return next(r["reason"] for r in rules() if r["rule"] == rule)
 
@@ -83,19 +96,17 @@ def _served(row: dict[str, str]) -> Case | None:
     source = _source(row, words)
     mean = float(source["lengths"]) if source else 1.0
     prompt, made = (round(mean * int(row[name])) for name in ("isl", "osl"))
+    measured = (float(row["silicon_ttft_ms"]) + (made - 1) * float(row["silicon_tpot_ms"])) / 1e3 / made
     stated = _HELD.search(row["silicon_data_source"])
-    excluded = next((r["reason"] for r in rules() if re.fullmatch(r["matches"], row[r["field"]], re.DOTALL)), "")
+    excluded = next((r["reason"] for r in rules() if _matches(r, row)), "")
     if not excluded and source is None:
         excluded = _reason("other-formats")
     elif not excluded and (stated is None or int(stated[1]) != held):
         excluded = _reason("held")
-    elif not excluded and float(row["silicon_tpot_ms"]) / 1e3 < _least_s(
-        trace, machine, words, ways, held, prompt, made
-    ):
+    elif not excluded and measured < _least_s(trace, machine, words, ways, held, prompt, made):
         excluded = _reason("peaks")
     precision = source["precision"] if source else ""
     question = {"trace": trace, "batch": held, "prompt": prompt, "tokens": made, "precision": precision}
-    measured = float(row["silicon_tpot_ms"]) / 1e3
     target = f"{machine}*{ways}" if ways > 1 else machine
     case = Case(
         "llm", int(row["row"]), row["system"], target, "gpu", f"{trace} {row['isl']}+{row['osl']} b{held}", words or "bf16",
@@ -133,8 +144,24 @@ def _stream(row: dict[str, str]) -> Case | None:
     )  # fmt: skip
 
 
+def _offline(row: dict[str, str]) -> Case | None:
+    found = next((known for name, known in OFFLINE.items() if name in row["device_variant"]), None)
+    if found is None or row["metric"] != "throughput_ips":
+        return None
+    machine, held = found
+    question = {
+        "trace": "llama2_70b", "batch": held, "prompt": OFFLINE_TOKENS, "tokens": OFFLINE_TOKENS,
+        "precision": "fp8,lm_head=fp16",
+    }  # fmt: skip
+    measured = held / (float(row["value"]) * OFFLINE_WAYS * OFFLINE_TOKENS)
+    return Case(
+        "llm", int(row["row"]), row["device_variant"], f"{machine}*{OFFLINE_WAYS}", "gpu", f"llama2_70b OpenOrca b{held}", "fp8",
+        measured, group="mlperf", size="2 GPUs", excluded=_reason("lengths"), question=question,
+    )  # fmt: skip
+
+
 def predict(chosen: Sequence[Case]) -> list[Outcome]:
-    """Return hwsim's answer to each case: seconds for each output token."""
+    """Return hwsim's answer to each case: seconds of an answer for each of its tokens."""
     return [_outcome(case) for case in chosen]
 
 
@@ -145,8 +172,8 @@ def _outcome(case: Case) -> Outcome:
     common = (q["trace"], case.target, q["precision"], q.get("sparsity"))
     try:
         step = _run(*common, "decode", q["prompt"] + q["tokens"] // 2, q["batch"])
-        others = (q["batch"] - 1) / q["tokens"]
-        prompt = _run(*common, "prefill", q["prompt"], 1) if others else step
+        others = q["batch"] / q["tokens"]
+        prompt = _run(*common, "prefill", q["prompt"], 1)
     except HwsimError as error:
         return Outcome(case, refused=str(error))
     return Outcome(case, *(a + others * b for a, b in zip(step, prompt, strict=True)))

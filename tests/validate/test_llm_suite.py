@@ -13,7 +13,8 @@ from hwsim.validate.llm import cases, predict, rules
 
 COLUMNS = (
     "silicon_data_source", "backend", "model_path", "system", "precision", "mode", "isl", "osl", "gemm_quant_mode", "batch_size",
-    "tp_size", "pp_size", "silicon_tpot_ms",
+    "tp_size", "pp_size", "silicon_ttft_ms",
+    "silicon_tpot_ms",
 )  # fmt: skip
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
@@ -31,7 +32,7 @@ def row(**more: object) -> dict[str, object]:
     given = {
         "silicon_data_source": "silicon_concurrency=4", "backend": "server", "model_path": LLAMA, "system": "h100_sxm",
         "precision": "", "mode": "agg", "isl": 512, "osl": 64, "gemm_quant_mode": "", "batch_size": 4, "tp_size": 2,
-        "pp_size": 1, "silicon_tpot_ms": 5.0,
+        "pp_size": 1, "silicon_ttft_ms": 100.0, "silicon_tpot_ms": 5.0,
     }  # fmt: skip
     return {**given, **more}
 
@@ -39,12 +40,13 @@ def row(**more: object) -> dict[str, object]:
 def test_a_served_row_is_a_step_of_all_and_its_share_of_the_others_prompts(tmp_path: Path) -> None:
     found = [case for case in cases(folder_with(tmp_path, row())) if case.group == "server"]
     (case,) = found
-    assert case.target == "h100-sxm*2" and not case.excluded and case.measured == 5e-3
+    assert case.target == "h100-sxm*2" and not case.excluded
+    assert case.measured == pytest.approx((0.1 + 63 * 5e-3) / 64)  # first token and the others
     (outcome,) = predict(found)
     at = {"precision": "bf16", "parallel": "tensor"}
     step = hwsim.simulate("llama3_8b", "h100-sxm*2", batch=4, phase="decode", context=512 + 32, **at)
     prompt = hwsim.simulate("llama3_8b", "h100-sxm*2", phase="prefill", context=512, **at)
-    assert outcome.predicted == pytest.approx(step.latency_s + 3 / 64 * prompt.latency_s)
+    assert outcome.predicted == pytest.approx(step.latency_s + 4 / 64 * prompt.latency_s)
     assert 0 < outcome.roofline < outcome.predicted
 
 
@@ -54,7 +56,7 @@ def test_rules_look_at_the_row(tmp_path: Path) -> None:
         row(pp_size=2),
         row(silicon_data_source="elsewhere"),
         row(silicon_data_source="silicon_concurrency=8"),
-        row(silicon_tpot_ms=0.5),  # the weights alone take longer to read
+        row(silicon_tpot_ms=0.5, silicon_ttft_ms=1),  # the weights alone take longer to read
         row(mode="disagg"),
         row(model_path="somebody/else"),
     )
