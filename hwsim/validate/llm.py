@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,7 +58,17 @@ def cases(folder: Path) -> list[Case]:
     for row in table(streams) if streams else ():
         out += [_stream(row)] if row["group"] == "torchao" else []
         out += [_offline(row)] if row["group"] == "mlperf-v4.1" and row["model"].startswith("llama2-70b") else []
-    return [case for case in out if case is not None]
+    return _whole_sources([case for case in out if case is not None])
+
+
+def _whole_sources(found: list[Case]) -> list[Case]:
+    """A source some of whose rows cannot be what it says is not to be trusted in the others."""
+    reason = _reason("peaks")
+    bad = {(c.question.get("source"), c.group, c.device) for c in found if c.excluded == reason}
+    return [
+        replace(c, excluded=reason) if not c.excluded and (c.question.get("source"), c.group, c.device) in bad else c
+        for c in found
+    ]
 
 
 @lru_cache(maxsize=2)
@@ -108,7 +119,10 @@ def _served(row: dict[str, str]) -> Case | None:
     elif not excluded and measured < _least_s(trace, machine, words, ways, held, prompt, made):
         excluded = _reason("peaks")
     precision = source["precision"] if source else ""
-    question = {"trace": trace, "batch": held, "prompt": prompt, "tokens": made, "precision": precision}
+    file = row["silicon_data_source"].split(";")[0]
+    question = {
+        "trace": trace, "batch": held, "prompt": prompt, "tokens": made, "precision": precision, "source": file,
+    }  # fmt: skip
     target = f"{machine}*{ways}" if ways > 1 else machine
     case = Case(
         "llm", int(row["row"]), row["system"], target, "gpu", f"{trace} {row['isl']}+{row['osl']} b{held}", words or "bf16",

@@ -56,13 +56,18 @@ def test_rules_look_at_the_row(tmp_path: Path) -> None:
         row(pp_size=2),
         row(silicon_data_source="elsewhere"),
         row(silicon_data_source="silicon_concurrency=8"),
-        row(silicon_tpot_ms=0.5, silicon_ttft_ms=1),  # the weights alone take longer to read
+        # The weights alone take longer to read; the other row of that source is not trusted either.
+        row(
+            silicon_data_source="silicon_concurrency=4; fast", silicon_tpot_ms=0.5, silicon_ttft_ms=1, system="h200_sxm"
+        ),
+        row(silicon_data_source="silicon_concurrency=4; fast", isl=600, system="h200_sxm"),
+        row(),
         row(mode="disagg"),
         row(model_path="somebody/else"),
     )
     reasons = {rule["rule"]: rule["reason"] for rule in rules()}
     why = [case.excluded for case in cases(folder_with(tmp_path, *rows)) if case.group == "server"]
-    assert why == [reasons[name] for name in ("other-formats", "pipelined", "held", "held", "peaks")]
+    assert why == [reasons[name] for name in ("other-formats", "pipelined", "held", "held", "peaks", "peaks")] + [""]
 
 
 def test_single_streams_are_torchaos(tmp_path: Path) -> None:
