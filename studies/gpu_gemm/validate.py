@@ -22,6 +22,7 @@ from tiles import chosen, recorded, recorded_times
 
 import hwsim.timing.gpu_cost as gpu_cost
 import hwsim.timing.gpu_gemm as gpu_gemm
+from hwsim.timing.gpu_loop import tile_loop
 
 Floats = npt.NDArray[np.float64]
 HERE = Path(__file__).resolve().parent
@@ -237,11 +238,12 @@ def ablations(rows: pd.DataFrame) -> pd.DataFrame:
     without("refetching by what the L2 holds (operands once)", product_l2=1e6)
     without("shared-memory bandwidth", **of("shared", 1e3))
     without("latency of loads", **of("latency", 1e-3))
-    without("step, epilogue and later edges", **of("step", 0.0), **of("epilogue", 0.0), **of("round", 0.0))
+    without("epilogue and later edges", **of("epilogue", 0.0), **of("round", 0.0))
     without("stores after the k-steps", product_stores=1e3)
     without("imperfect overlap of loads and k-steps", **of("overlap", 50.0))
     without("kernel overhead", product_kernel=0.0)
-    without("instructions beside multiply-adds (fp32)", simt_issue=0.0)
+    with changed(gpu_gemm, "tile_loop", _without_own_pace):
+        add("a warp's own pace and its instructions", predict_all(sample))
     without("block scales", scale_cycles=1.0)
     add("power limit", predict_all(sample, throttle=False))
     cold = sample.copy()
@@ -250,7 +252,12 @@ def ablations(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _one_tile(view: Any, kind: Any, tiles: Any, rows: Any, launch: str) -> tuple[Any, Any]:
+def _without_own_pace(view: Any, kind: Any, t: Any, share: float) -> Any:
+    loop = tile_loop(view, kind, t, share)
+    return loop._replace(issue=0 * loop.issue, warp=0 * loop.warp, fragments=0 * loop.fragments, chain=0 * loop.chain)
+
+
+def _one_tile(view: Any, kind: Any, tiles: Any, loop: Any, rows: Any, launch: str) -> tuple[Any, Any]:
     distance = np.abs(np.log2(tiles.m / 128)) + np.abs(np.log2(tiles.n / 128)) + (tiles.slices > 1)
     tile = np.full(rows.m.shape[0], int(np.argmin(distance)))
     return _best_split(view, kind, tiles, tile, rows, launch)
