@@ -121,6 +121,10 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
     layout, splits = kernel.layout, 1 if multiply.block else MOST_SPLITS
     if conv is not None and pipe == "simt":
         layout, splits = "conv", 1  # no library cuts K of a convolution on the CUDA cores
+    elif conv is not None and not conv.transposed:
+        splits = min(splits, round(view.constants["conv_splits"]))
+        if view.tensor_kind == "hmma" and width == 8:
+            layout = "interleaved"
     results = max(1, product.c_elements)
     # Operands of a recurrence are those of all its steps; a job is one step.
     out_bytes = sum(o.bytes for o in kernel.outputs) / kernel.repeat

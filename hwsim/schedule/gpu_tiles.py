@@ -38,7 +38,7 @@ COLUMNS = (
     "registers",
 )
 WARP = 32
-LAYOUTS = ("tn", "nn", "conv", "fused", "planes")  # the last three: of convolutions (hwsim/plan/gpu_convolve.py)
+LAYOUTS = ("tn", "nn", "conv", "fused", "planes", "interleaved")  # the last four: of convolutions (hwsim/plan/gpu_convolve.py)
 GENERATIONS = ("current", "first")  # of a library's kernels: today's, or those an architecture started with
 LIBRARIES = {  # the kernels a library has for an architecture's CUDA cores: by generation and lanes of an SM
     "volta": "volta", "turing": "volta", "pascal": "volta", "maxwell": "volta", "ampere-ga100": "ampere",
@@ -109,7 +109,8 @@ def tiles_for(
     """Return the tiles of instruction family ``kind`` that fit ``view`` with operands of these widths.
 
     ``a_bits`` and ``b_bits`` are the widths A and B have in shared memory; ``layout`` "tn" has B stored as a linear layer's
-    weights, n x k, "nn" as k x n, "conv" is an implicit product, "fused" and "planes" minimal filtering; ``kernels`` "first"
+    weights, n x k, "nn" as k x n, "conv" is an implicit product, "fused" and "planes" minimal filtering, "interleaved"
+    8-bit channels in groups of 32; ``kernels`` "first"
     are those of the libraries an architecture started with; ``sparse`` those with a 2:4 operand. Raises HwsimError for a
     family or layout the catalogue lacks and when no tile fits.
     Occupancy: CUDA's rule (registers by warp, shared memory, threads, CTA slots).
