@@ -21,6 +21,7 @@ STEM_CHANNELS = 4  # first layers of few channels have kernels that read four to
 PACKED_GROUP = 16  # columns a grouped convolution's tile has at least, groups packed into it
 # Kernels that move data to where no row of the source lies: half of a transfer's sectors are used, once.
 SCATTERED = frozenset({"transpose", "depth_to_space", "space_to_depth", "gather", "scatter", "grid_sample", "flip"})
+INTERLEAVED = "turing"  # cuDNN's 8-bit convolutions keep channels in groups of 32 there, and filters in an order of their own
 SPARSE_K = {"fp16": 32, "bf16": 32, "int8": 64, "e4m3": 64, "tf32": 16}  # of one sparse instruction of full rate
 
 
@@ -36,7 +37,7 @@ def product_jobs(kernel: Kernel, view: GpuView, prepared: bool = True) -> list[J
     narrow = product.conv is not None and product.batch > 1 and product.n < PACKED_GROUP
     jobs: list[Job] = []
     if not (narrow and product.n == 1):
-        jobs.append(_gemm_job(kernel, product, view, pipe, fmt))
+        jobs.append(_gemm_job(kernel, product, view, pipe, fmt, prepared))
         if pipe == "simt":
             jobs += simt_convolutions(product, jobs[0], view, prepared)
     if narrow:
@@ -90,7 +91,7 @@ def sparse_refusal(kernel: Kernel, product: Product, job: Job, view: GpuView) ->
     return ""
 
 
-def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: str) -> Job:
+def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: str, prepared: bool) -> Job:
     multiply = kernel.multiply
     assert multiply is not None
     a = [o for o in kernel.inputs if o.role == "a"]
@@ -123,8 +124,8 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
         layout, splits = "conv", 1  # no library cuts K of a convolution on the CUDA cores
     elif conv is not None and not conv.transposed:
         splits = min(splits, round(view.constants["conv_splits"]))
-        if view.tensor_kind == "hmma" and width == 8:
-            layout = "interleaved"
+        if view.architecture == INTERLEAVED and width == 8 and not prepared:
+            layout = "interleaved"  # compilers have more kernels than a library's one set
     results = max(1, product.c_elements)
     # Operands of a recurrence are those of all its steps; a job is one step.
     out_bytes = sum(o.bytes for o in kernel.outputs) / kernel.repeat
