@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hwsim.formats import FORMATS
 from hwsim.network.opdefs import Product
-from hwsim.plan.gpu_convolve import simt_convolutions
+from hwsim.plan.gpu_convolve import implicit_setup, simt_convolutions
 from hwsim.plan.gpu_job import Job
 from hwsim.plan.kernel import Kernel, Operand
 from hwsim.schedule.gpu_view import GpuView
@@ -145,6 +145,7 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
     return Job(
         algorithm, kind, fmt, m, n, k, batch, a_bytes, b_bytes, _found(a), weights.cached if weights else _found(b),
         _found(list(kernel.outputs)), sum(o.bytes for o in x) / kernel.repeat, _found(x), cycles, kernel.repeat,
+        transforms=() if prepared or conv is None or conv.transposed else implicit_setup(view, k, b_bytes, layout),
     )  # fmt: skip
 
 

@@ -46,6 +46,18 @@ def simt_convolutions(product: Product, base: Job, view: GpuView, prepared: bool
     return out
 
 
+def implicit_setup(view: GpuView, depth: int, filter_bytes: float, layout: str) -> tuple[Transform, ...]:
+    """What a library that is called for one convolution starts before its implicit product.
+
+    A kernel computes the offsets of all ``depth`` inputs of a result; interleaved filters are brought into their order.
+    """
+    offsets = Transform(0.0, 4.0 * depth, 4.0 * depth)
+    if layout != "interleaved":
+        return (offsets,)
+    access = view.constants["winograd_planes"]  # as scattered as values of planes
+    return offsets, Transform(2 * filter_bytes, filter_bytes, filter_bytes, access)
+
+
 def filters_minimally(product: Product) -> bool:
     """Whether minimal filtering applies: an undilated 3 x 3 convolution of stride 1 in one group."""
     conv = product.conv

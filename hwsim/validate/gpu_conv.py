@@ -51,6 +51,7 @@ class Source:
     launch: str
     overhead_us: float
     growth_us: float
+    pace_us: float
     clock_hz: float
     settle_us: float
     prepared: bool
@@ -74,7 +75,7 @@ def sources() -> tuple[Source, ...]:
             r["dtype"],
             r["launch"],
             float(r["overhead_us"]),
-            float(r["growth_us"]),
+            float(r["growth_us"]), float(r["pace_us"]),
             float(r["clock_mhz"] or 0) * 1e6,
             float(r["settle_us"]),
             r["prepared"] == "yes",
@@ -214,7 +215,8 @@ def predict(chosen: Sequence[Case]) -> list[Outcome]:
         ]
         for i, kernel, seconds in zip(rows, kernels, kernel_seconds(kernels, view, source), strict=True):
             host = source.overhead_us + source.growth_us * chosen[i].question["position"] / 1000
-            out[i] = Outcome(chosen[i], seconds + host * 1e-6, roofline_s(view, dtype, chosen[i], kernel))
+            seconds = max(seconds, source.pace_us * 1e-6) + host * 1e-6
+            out[i] = Outcome(chosen[i], seconds, roofline_s(view, dtype, chosen[i], kernel))
     return [o for o in out if o is not None]
 
 
