@@ -21,7 +21,9 @@ STEM_CHANNELS = 4  # first layers of few channels have kernels that read four to
 PACKED_GROUP = 16  # columns a grouped convolution's tile has at least, groups packed into it
 # Kernels that move data to where no row of the source lies: half of a transfer's sectors are used, once.
 SCATTERED = frozenset({"transpose", "depth_to_space", "space_to_depth", "gather", "scatter", "grid_sample", "flip"})
-INTERLEAVED = "turing"  # cuDNN's 8-bit convolutions keep channels in groups of 32 there, and filters in an order of their own
+INTERLEAVED = (
+    "turing"  # cuDNN's 8-bit convolutions keep channels in groups of 32 there, and filters in an order of their own
+)
 SPARSE_K = {"fp16": 32, "bf16": 32, "int8": 64, "e4m3": 64, "tf32": 16}  # of one sparse instruction of full rate
 
 
@@ -140,12 +142,14 @@ def _gemm_job(kernel: Kernel, product: Product, view: GpuView, pipe: str, fmt: s
     b_bytes = float(weights.bytes * multiply.convert_b) if weights else float(sum(o.bytes for o in b))
     if not weights and b and product.b_elements < batch * n * k:
         b_bytes = product.b_elements * kind.b_bits / 8
+    called = conv is not None and not conv.transposed and not prepared
+    before = implicit_setup(view, k, batch * n * k * kind.b_bits / 8, layout) if called else ()
     lanes = view.simt_macs["fp32"] * view.constants["issue_efficiency"]
     cycles = (kernel.alu / lanes + kernel.special / view.special_per_clk) / (results * product.repeat)
     return Job(
         algorithm, kind, fmt, m, n, k, batch, a_bytes, b_bytes, _found(a), weights.cached if weights else _found(b),
         _found(list(kernel.outputs)), sum(o.bytes for o in x) / kernel.repeat, _found(x), cycles, kernel.repeat,
-        transforms=() if prepared or conv is None or conv.transposed else implicit_setup(view, k, b_bytes, layout),
+        transforms=before,
     )  # fmt: skip
 
 

@@ -54,8 +54,8 @@ def implicit_setup(view: GpuView, depth: int, filter_bytes: float, layout: str) 
     offsets = Transform(0.0, 4.0 * depth, 4.0 * depth)
     if layout != "interleaved":
         return (offsets,)
-    access = view.constants["winograd_planes"]  # as scattered as values of planes
-    return offsets, Transform(2 * filter_bytes, filter_bytes, filter_bytes, access)
+    # Reordered values are as scattered as those of planes.
+    return offsets, _transform(view, filter_bytes, filter_bytes, view.constants["winograd_planes"])
 
 
 def filters_minimally(product: Product) -> bool:

@@ -38,7 +38,14 @@ COLUMNS = (
     "registers",
 )
 WARP = 32
-LAYOUTS = ("tn", "nn", "conv", "fused", "planes", "interleaved")  # the last four: of convolutions (hwsim/plan/gpu_convolve.py)
+LAYOUTS = (
+    "tn",
+    "nn",
+    "conv",
+    "fused",
+    "planes",
+    "interleaved",
+)  # the last four: of convolutions (hwsim/plan/gpu_convolve.py)
 GENERATIONS = ("current", "first")  # of a library's kernels: today's, or those an architecture started with
 LIBRARIES = {  # the kernels a library has for an architecture's CUDA cores: by generation and lanes of an SM
     "volta": "volta", "turing": "volta", "pascal": "volta", "maxwell": "volta", "ampere-ga100": "ampere",

@@ -1,6 +1,6 @@
 """Fit the constants of convolutions on CUDA cores: PYTHONPATH=. python studies/gpu_conv/fit.py
 
-Fitted on one row in eight of NeuSight's on A100 and V100, where power limits no clock, that the shared table lacks; every row
+Fitted on one row in twelve of NeuSight's on A100 and V100, where power limits no clock, that the shared table lacks; every row
 of that table and all rows of T4, P100 and P4 are held out. The algorithm of a row is the recorded one, so that costs are
 fitted, not choices. Prints the constants of accelerators/constants/gpu.toml, and host times of gpu_conv_sources.csv.
 """
@@ -23,7 +23,7 @@ BOUNDS = {
 
 def main() -> None:
     every = [r for r in load() if not r.in_reference and r.device in FITTED and r.algorithm in NAMED]
-    chosen = {d: [r for r in every if r.device == d][::8] for d in FITTED}
+    chosen = {d: [r for r in every if r.device == d][::12] for d in FITTED}
     views = {d: view_of(d) for d in FITTED}
     kernels = {d: kernels_of(chosen[d], views[d]) for d in FITTED}
     names = list(BOUNDS)

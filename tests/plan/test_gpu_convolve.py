@@ -70,27 +70,29 @@ def test_grids_of_implicit_products_are_those_cudnn_launched() -> None:
         assert (-(-n * h * h // tile_m), -(-k // tile_n), 1) == (x, y, z)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(SHAPES, st.sampled_from(sorted(VIEWS)))
 def test_no_algorithm_beats_the_roofline_of_its_own_work(shape: tuple[int, ...], name: str) -> None:
     view = VIEWS[name]
     kernel = square(view, *shape)
-    moved = sum(o.bytes for o in (*kernel.inputs, *kernel.outputs))
+    product = kernel.products[0]
+    # A 1 x 1 filter of stride 2 does not look at all of its input.
+    moved = min(kernel.inputs[0].bytes, 4 * product.m * product.k) + kernel.outputs[0].bytes
     for algorithm, choice in named(view, kernel).items():
         products = kernel.macs
         if algorithm == "winograd":
             products = choice.useful * choice.m * choice.n * choice.k
-            assert products * 9 / 4 >= kernel.macs  # whole squares only add to the count
+            assert products * 9 / 4 >= kernel.macs * (1 - 1e-9)  # whole squares only add to the count
         elif algorithm == "winograd_4x4":
             products = choice.useful * choice.m * choice.n * choice.k * choice.batch
-            assert products * 4 >= kernel.macs
+            assert products * 4 >= kernel.macs * (1 - 1e-9)
         lanes = view.simt_macs["fp32"] * view.sms * view.clock_hz
         assert choice.time_s >= products / lanes * (1 - 1e-9)
         # What the L2 keeps crosses no DRAM; beyond it every byte does.
         assert choice.time_s >= (moved - 2 * view.l2_bytes) / view.dram_bytes_per_s
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(SHAPES, st.sampled_from(sorted(VIEWS)), st.floats(1.0, 8.0))
 def test_more_bandwidth_is_never_slower(shape: tuple[int, ...], name: str, more: float) -> None:
     view = VIEWS[name]
@@ -101,16 +103,20 @@ def test_more_bandwidth_is_never_slower(shape: tuple[int, ...], name: str, more:
         assert fast[algorithm].time_s <= choice.time_s * (1 + 1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(SHAPES, st.sampled_from(sorted(VIEWS)), st.integers(1, 9), st.sampled_from(["n", "c", "k"]))
 def test_a_larger_convolution_is_never_faster(shape: tuple[int, ...], name: str, more: int, axis: str) -> None:
     view = VIEWS[name]
     n, c, h, k, r, stride = shape
     larger = (n + more * (axis == "n"), c + 8 * more * (axis == "c"), h, k + more * (axis == "k"), r, stride)
-    small, large = (named(view, square(view, *x)) for x in (shape, larger))
+    kernels = [square(view, *x) for x in (shape, larger)]
+    small, large = (named(view, kernel) for kernel in kernels)
+    # Results leave through the SMs that made them: one more CTA may open another SM's path to the L2.
+    path = kernels[0].outputs[0].bytes / (view.l2_sm_bytes_per_clk * view.constants["l2_threads"] * view.clock_hz)
     for algorithm in small.keys() & large.keys():
         # Splits and tiles are chosen before bytes are rounded: a thousandth is no order.
-        assert small[algorithm].time_s <= large[algorithm].time_s * 1.001
+        few = small[algorithm].ctas < view.sms
+        assert small[algorithm].time_s <= large[algorithm].time_s * 1.001 + (path if few else 0.0)
 
 
 @settings(deadline=None, max_examples=25)
@@ -139,7 +145,10 @@ def test_filters_made_ready_before_the_run_save_their_kernel() -> None:
     for algorithm in ("winograd", "winograd_4x4"):
         assert len(eager[algorithm].transforms) == len(ready[algorithm].transforms) + 1
         assert eager[algorithm].time_s > ready[algorithm].time_s
-    assert eager["implicit_gemm"].time_s == ready["implicit_gemm"].time_s
+    # A library called for one convolution first computes offsets, a launch and next to nothing more.
+    assert [t.dram for t in eager["implicit_gemm"].transforms] == [0.0] and not ready["implicit_gemm"].transforms
+    launch = launch_seconds(view, HOW)
+    assert launch < eager["implicit_gemm"].time_s - ready["implicit_gemm"].time_s < launch + 1e-6
 
 
 def test_rows_of_filters_that_end_in_a_sector_are_written_whole() -> None:
@@ -147,6 +156,24 @@ def test_rows_of_filters_that_end_in_a_sector_are_written_whole() -> None:
     how = replace(HOW, prepared=False)
     odd, even = (named(view, square(view, 16, c, 7, 512), how)["winograd_4x4"] for c in (509, 512))
     assert odd.transforms[0].access < even.transforms[0].access and odd.time_s > even.time_s
+
+
+def test_only_voltas_tensor_cores_split_k() -> None:
+    deep = {"n": 1, "c": 512, "h": 7, "w": 7, "k": 64, "r": 3, "s": 3, "stride": (1, 1), "pad": (1, 1)}
+    for name, splits in (("v100-pcie", True), ("t4", False), ("a100-pcie-80gb", False)):
+        view = VIEWS[name]
+        choice = choose_kernels([conv_kernel(view, "fp16", **deep)], view, HOW)[0]  # type: ignore[arg-type]
+        assert (choice.split > 1) is splits
+
+
+def test_library_calls_on_turing_bring_8_bit_filters_into_order() -> None:
+    view = VIEWS["t4"]
+    shape = {"n": 2, "c": 512, "h": 14, "w": 14, "k": 512, "r": 3, "s": 3, "stride": (1, 1), "pad": (1, 1)}
+    kernel = conv_kernel(view, "int8", **shape)  # type: ignore[arg-type]
+    ready, eager = (choose_kernels([kernel], view, replace(HOW, prepared=p))[0] for p in (True, False))
+    weights = 512 * 512 * 9
+    assert [t.read for t in eager.transforms] == [4 * 512 * 9, weights] and not ready.transforms
+    assert min(eager.tile[:2]) >= 64 and max(eager.tile[:2]) >= 128 and eager.time_s > ready.time_s
 
 
 def test_one_image_does_not_pay_for_planes_of_sixteen() -> None:
