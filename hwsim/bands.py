@@ -17,7 +17,8 @@ from hwsim.data import accelerators_dir
 class Band:
     """Errors of one kind of answer of a family, % of the measurement: median, 90th percentile, and how many rows.
 
-    ``kind`` is ``network``, ``kernel`` or ``engine`` (networks on a DLA), ``quantity`` ``latency`` or ``power``;
+    ``kind`` is ``network``, ``kernel``, ``engine`` (networks on a DLA) or ``language model`` (tokens), ``quantity``
+    ``latency`` or ``power``;
     ``low``/``high`` are the 5th and 95th percentile of measured over predicted: what an answer times them spans nine tenths
     of the measured rows.
     """
@@ -54,14 +55,19 @@ def bands() -> dict[tuple[str, str, str], Band]:
     return {(b.family, b.kind, b.quantity): b for b in found}
 
 
-def band_of(family: str, kernels: int, quantity: str = "latency", *, engine: bool = False) -> Band | None:
+def band_of(
+    family: str, kernels: int, quantity: str = "latency", *, engine: bool = False, tokens: bool = False
+) -> Band | None:
     """Return the band of an answer with so many kernels: that of networks, or of single kernels where it is one.
 
-    ``engine`` asks for that of a fixed-function engine beside the family's cores (a DLA).
+    ``engine`` asks for that of a fixed-function engine beside the family's cores (a DLA), ``tokens`` for that of language
+    models, where the family has one.
 
     Falls back on the other kind; None where nothing of the family was measured.
     """
     if engine:
         return bands().get((family, "engine", quantity))
+    if tokens and (family, "language model", quantity) in bands():
+        return bands()[family, "language model", quantity]
     order = ("network", "kernel") if kernels > 1 else ("kernel", "network")
     return next((found for kind in order if (found := bands().get((family, kind, quantity))) is not None), None)

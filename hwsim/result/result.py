@@ -177,7 +177,8 @@ class Result:
     @cached_property
     def error_band(self) -> Band | None:
         """How far off latencies of this family have been from measured ones; None where nothing was measured."""
-        return band_of(self.accelerator.family, len(self.plan.kernels), engine=self._table.uses_engine)
+        return band_of(self.accelerator.family, len(self.plan.kernels), engine=self._table.uses_engine,
+                       tokens=self.tokens is not None)  # fmt: skip
 
     @cached_property
     def bound_s(self) -> float:

@@ -16,8 +16,8 @@ from hwsim.validate import Outcome, validate
 
 TARGET = Path(__file__).resolve().parents[2] / "accelerators" / "constants" / "error_bands.csv"
 KINDS = {  # suite: what kind of answer its rows are about
-    "tpu-v3": "kernel", "tpu-v4": "kernel", "gpu-gemm": "kernel", "gpu-networks": "network",
-    "dla": "engine",
+    "tpu-v3": "kernel", "tpu-v4": "kernel", "gpu-gemm": "kernel", "gpu-conv": "kernel",
+    "gpu-networks": "network", "llm": "language model", "dla": "engine",
     "edge-tpu": "network", "cpu": "network",
 }  # fmt: skip
 HEAD = "# Written by studies/validation/bands.py from hwsim validate: error quantiles of measured rows, do not edit.\n"
@@ -34,7 +34,7 @@ def lines(outcomes: list[Outcome]) -> list[list[object]]:
         error = np.array([o.error_pct for o in rows])
         over = np.array([1 / o.ratio for o in rows])
         low, high = np.percentile(over, [5, 95])
-        machines = len({o.case.target.split(":")[0] for o in rows})
+        machines = len({o.case.target.split(":")[0].split("*")[0] for o in rows})
         median, p90 = np.median(error), np.percentile(error, 90)
         out.append([*key, len(rows), machines, f"{median:.1f}", f"{p90:.1f}", f"{low:.3f}", f"{high:.3f}"])
     return out

@@ -120,6 +120,8 @@ GROUPS = (
     ("Networks on GPUs, FasterTransformer", "C++ runs back to back", "gpu-networks", {"group": "fastertransformer"}, "12 %"),
     ("Networks on Jetson, torch2trt", "back to back", "gpu-networks", {"group": "torch2trt"}, "15 %"),
     ("Networks on Jetson and GeForce, trtutils", "engine only", "gpu-networks", {"group": "trtutils"}, "15 %"),
+    ("Language models served on one to eight GPUs", "TensorRT-LLM, vLLM, SGLang; time of an answer", "llm",
+     {"group": "trtllm|vllm|sglang"}, "none set"),
     ("Edge TPU, Coral tables", "models and hosts", "edge-tpu", {"size": "table"}, "12 %"),
     ("Edge TPU, streaming and layer stacks", "micro-benchmarks", "edge-tpu", {"size": "micro"}, "15 %"),
     ("Processors, fp32", "boards, phones, desktop", "cpu", {"precision": "fp32"}, "20 %"),
@@ -132,7 +134,9 @@ def suite_lines(directory: Path) -> list[Line]:
     from hwsim.validate import score
     from hwsim.validate import validate as run_suites
 
-    found = run_suites(["gpu-gemm", "gpu-networks", "edge-tpu", "cpu"], data=directory if directory.is_dir() else None)
+    found = run_suites(
+        ["gpu-gemm", "gpu-networks", "llm", "edge-tpu", "cpu"], data=directory if directory.is_dir() else None
+    )
     out = []
     for what, against, suite, fields, bar in GROUPS:
         rows = [

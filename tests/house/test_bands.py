@@ -26,6 +26,15 @@ def test_one_kernel_is_judged_by_kernels_and_a_network_by_networks() -> None:
     assert band_of("no such family", 3) is None
 
 
+def test_tokens_are_judged_by_language_models() -> None:
+    step = hwsim.simulate("llama3.2_1b", "l4", phase="decode", context=100)
+    assert step.error_band is not None and step.error_band.kind == "language model"
+    assert "language model rows" in text.summary(step)
+    network = hwsim.simulate("resnet18", "l4", precision="fp16")
+    assert network.error_band is not None and network.error_band.kind == "network"
+    assert band_of("systolic", 5, tokens=True) == band_of("systolic", 5)  # none was measured there
+
+
 def test_answers_carry_their_band() -> None:
     one = hwsim.simulate(matmul(512, 512, 512), "tpu-v4", precision="bf16")
     assert "likely" in text.summary(one) and json.loads(one.to_json())["error_band"]["kind"] == "kernel"
