@@ -57,7 +57,11 @@ def place_in_l2(
 
 
 def _with(operand: Operand, share: float) -> Operand:
-    return operand if operand.cached == share else replace(operand, cached=share)
+    o = operand
+    # As `replace`, which is six times as slow: a dense block has hundreds of operands a kernel.
+    return (
+        o if o.cached == share else Operand(o.tensor, o.elements, o.bytes, o.format, o.level, o.convert, o.role, share)
+    )
 
 
 def _reads(kernel: Kernel) -> Iterable[Operand]:
@@ -93,8 +97,9 @@ class _Stack:
         if tensor not in self.size or nbytes <= 0:
             return 0.0
         used = float(self.size[tensor])
+        most = self.capacity * (1 + self.edge)
         for name in reversed(self.size):
-            if name == tensor:
+            if name == tensor or used > most:
                 break
             used += self.size[name]
         # Read from its start on, which is the oldest part of it: what does not fit as a whole pushes itself out.

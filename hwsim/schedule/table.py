@@ -259,23 +259,31 @@ class ScheduleBuilder:
         columns: dict[str, Ints] = {}
         order = np.array(self._order, dtype=np.int64)
         starts = np.array(self._starts, dtype=np.int64)
+        given: dict[str, tuple[list[int], list[Any]]] = {name: ([], []) for name in _COLUMNS}
+        for number, row in enumerate(self._rows):
+            for name, value in row.items():
+                at, values = given[name]
+                at.append(number)
+                values.append(value)
         for name, (width, default) in _COLUMNS.items():
+            at, values = given[name]
             if width == 1:
-                columns[name] = np.array([r.get(name, default) for r in self._rows], dtype=np.int64)[order]
+                column = np.full(len(self._rows), default, dtype=np.int64)
+                column[at] = values
+                columns[name] = column[order]
                 continue
             filling = default if isinstance(default, tuple) else (default,) * width
             flat: list[int] = []
-            for r in self._rows:
-                value = r.get(name)
-                if value is None:
-                    flat += filling
-                elif isinstance(value, tuple | list):
+            for value in values:
+                if isinstance(value, tuple | list):
                     flat += value
                     flat += filling[len(value) :]
                 else:
                     flat += (value,) * width
-            if len(flat) != width * len(self._rows):
+            if len(flat) != width * len(values):
                 raise ValueError(f"schedule column {name} takes at most {width} values per row")
-            columns[name] = np.array(flat, dtype=np.int64).reshape(-1, width)[order]
+            wide = np.tile(np.array(filling, dtype=np.int64), (len(self._rows), 1))
+            wide[at] = np.array(flat, dtype=np.int64).reshape(-1, width)
+            columns[name] = wide[order]
         columns["kernel"] = np.repeat(np.arange(len(self._names), dtype=np.int64), np.diff(starts))
         return Schedule(columns, starts, tuple(self._producers), tuple(self._names), tuple(self._patterns))
