@@ -15,6 +15,7 @@ from hwsim.errors import HwsimError
 from hwsim.execution.blocks import blocks_of, values_of
 from hwsim.execution.choose import Assignment, machine
 from hwsim.execution.products import product
+from hwsim.network.builder import Builder
 
 FORMATS = {"nvfp4": ("e2m1", 16, "ue4m3"), "mxfp4": ("e2m1", 32, "ue8m0"), "mxfp8": ("e4m3", 32, "ue8m0")}
 LARGEST = {"e2m1": 6.0, "e4m3": 448.0}
@@ -91,6 +92,9 @@ def test_only_linear_layers_are_block_scaled() -> None:
 
 
 def test_more_bits_are_nearer() -> None:
-    reports = hwsim.numerics("resnet18", "b200", precisions=("mxfp8", "nvfp4", "mxfp4"), shapes=None)
+    net = Builder("mlp")
+    hidden = net.linear(net.input("x", (16, 96)), 128, bias=False, fused="relu", name="first")
+    small = net.build(net.linear(hidden, 64, bias=False, name="second"))
+    reports = hwsim.numerics(small, "b200", precisions=("mxfp8", "nvfp4", "mxfp4"))
     last = [report.layers[-1].snr_db for report in reports]
     assert last == sorted(last, reverse=True) and last[-1] > 10

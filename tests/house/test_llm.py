@@ -13,7 +13,7 @@ from hwsim.errors import HwsimError
 from hwsim.machine import load_accelerator, vary
 
 MODELS = [
-    "llama2_7b", "llama2_13b", "llama2_70b", "llama3_8b", "llama3_70b", "llama3.2_1b", "mistral_7b", "mixtral_8x7b",
+    "llama2_7b", "llama2_13b", "llama2_70b", "llama3_8b", "llama3_70b", "llama3.2_1b", "qwen3_32b", "mistral_7b", "mixtral_8x7b",
     "qwen2_7b", "opt_1.3b", "opt_30b", "gpt3_2.7b", "gpt3_175b", "gptj_6b", "megatron_gpt2_8.3b", "gpt2", "gpt2_xl",
 ]  # fmt: skip
 # A machine of today's speed and any capacity: what is counted is bytes.
