@@ -22,11 +22,14 @@ class Blocks:
     bits: Array
     scales: Array
     factor: float
-    k: int  # before it was filled up to whole blocks
+    k: int  # before it was filled up
+
+
+WHOLE = 64  # k of the longest instruction with block scales; zeros fill a product up to it, as a library's kernel does
 
 
 def blocks_of(values: Array, element: str, block: int, scale: str) -> Blocks:
-    """Return ``values`` (m, k) rounded to blocks along k; k is filled up with zeros to whole blocks.
+    """Return ``values`` (m, k) rounded to blocks along k; k is filled up with zeros to whole instructions.
 
     With ue4m3 scales the factor brings the largest value to the largest element times the largest scale, and a block's scale
     is its largest value over the largest element, rounded to nearest even (NVIDIA's recipe for NVFP4). With ue8m0 a
@@ -34,7 +37,7 @@ def blocks_of(values: Array, element: str, block: int, scale: str) -> Blocks:
     6.3). Elements saturate.
     """
     m, k = values.shape
-    x = np.zeros((m, -(-k // block), block), np.float32)
+    x = np.zeros((m, -(-k // WHOLE) * WHOLE // block, block), np.float32)
     x.reshape(m, -1)[:, :k] = values
     peaks = np.abs(x).max(axis=2, initial=0.0, where=np.isfinite(x))
     top = _largest(element)
