@@ -1,8 +1,8 @@
 """Casts on a GPU: where a tensor's stored format is not the one a product multiplies.
 
 A compiling stack lets the kernel that makes the tensor write it in the format that is read (both formats where both are
-read); a framework, and an input of the network, take a kernel of their own: one pass for the scale where the format needs
-one computed at run time, which is counted as reading the tensor twice, and one to convert.
+read); a framework, and an input of the network, take kernels of their own: where the format needs a scale computed at run
+time, those that libraries run (`hwsim.timing.gpu_quant.CHAINS`), which read the tensor once for the scale and once to convert.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import replace
 
 from hwsim.formats import FORMATS, storage_bytes
 from hwsim.plan.kernel import Kernel, Operand
+from hwsim.timing.gpu_quant import CHAINS
 
 _SCALED = frozenset({"int8", "uint8", "int4", "e4m3", "e5m2", "e2m1"})
 
 
-def insert_casts(kernels: list[Kernel], fuse: bool, outside: Iterable[str]) -> list[Kernel]:
+def insert_casts(kernels: list[Kernel], fuse: bool, outside: Iterable[str], known: bool = False) -> list[Kernel]:
     """Return ``kernels`` with every operand of a product in the format it multiplies; ``outside``: given tensors.
 
-    Kernels are renumbered; each cast comes right before the first kernel that needs it.
+    Kernels are renumbered; each cast comes right before the first kernel that needs it. ``known``: scales were calibrated.
     """
     wanted: dict[str, set[str]] = {}  # tensor: formats products read it in
     for kernel in kernels:
@@ -51,8 +52,8 @@ def insert_casts(kernels: list[Kernel], fuse: bool, outside: Iterable[str]) -> l
             if operand.tensor not in in_place:
                 number = ready.get((operand.tensor, fmt))
                 if number is None:
-                    number = ready[operand.tensor, fmt] = len(out)
-                    out.append(_cast_kernel(operand, cast, tuple(sorted(producers)), known=fuse))
+                    out += _cast_kernels(operand, cast, len(out), tuple(sorted(producers)), known)
+                    number = ready[operand.tensor, fmt] = len(out) - 1
                 producers.add(number)
             inputs.append(cast)
         outputs: list[Operand] = []
@@ -85,12 +86,33 @@ def _as(operand: Operand, wanted: str) -> Operand:
     return replace(operand, tensor=f"{operand.tensor}.{wanted}", format=fmt, bytes=stored)
 
 
-def _cast_kernel(source: Operand, target: Operand, producers: tuple[int, ...], known: bool) -> Kernel:
-    """The kernel of a cast; ``known``: its scale was found ahead of time (calibration)."""
-    scaled = target.format in _SCALED and not known
-    passes = 2 if scaled and "/" not in target.tensor else 1  # a block's scale is found where it is cast
-    return Kernel(
-        name=f"cast {source.tensor} to {target.format}", op="quantize" if target.format in _SCALED else "cast", kind="vector",
-        layers=(source.tensor,), inputs=(replace(source, role="x"),), outputs=(replace(target, role=""),),
-        alu=(5 if scaled else 1) * source.elements, passes=passes, producers=producers,
+def _cast_kernels(
+    source: Operand, target: Operand, index: int, producers: tuple[int, ...], known: bool
+) -> list[Kernel]:
+    """The kernels of a cast, the first is number ``index``; ``known``: its scale was found ahead of time (calibration)."""
+    x = replace(source, role="x")
+    name, layers = f"cast {source.tensor} to {target.format}", (source.tensor,)
+    whole = Kernel(
+        name=name, op="quantize" if target.format in _SCALED else "cast", kind="vector", layers=layers, inputs=(x,),
+        outputs=(replace(target, role=""),), alu=source.elements, producers=producers,
     )  # fmt: skip
+    if known or target.format not in _SCALED:
+        return [whole]
+    block = target.tensor.rpartition("/")[2] if "/" in target.tensor else ""
+    chain = CHAINS.get({"16": "nvfp4", "32": "mxfp4"}.get(block, target.format), CHAINS["int8"])
+    out: list[Kernel] = []
+    before: tuple[Operand, ...] = ()
+    for step, (what, reads, writes) in enumerate(chain):
+        last = step == len(chain) - 1
+        scale = Operand(f"{target.tensor}.{what}", 1, 4, "fp32")
+        after = (() if not step else (index + step - 1,)) or producers
+        inputs = (*((x,) if reads else ()), *before)
+        out.append(
+            replace(
+                whole, name=name if last else f"{name}: {what}", inputs=inputs,
+                outputs=whole.outputs if writes else (scale,), producers=after,
+                alu=5 * source.elements if reads else 0, passes=2 if reads and (writes or not last) and not block else 1,
+            )
+        )  # fmt: skip
+        before = (replace(scale, role="x"),)
+    return out

@@ -127,7 +127,7 @@ def make_gpu_plan(
     if not grouping.groups:
         raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
     kernels = _Planner(net, grouping, target, table, sparsity, stack).kernels()
-    kernels = insert_casts(kernels, fuse, {t.name for t in net.inputs} | grouping.constants)
+    kernels = insert_casts(kernels, fuse, {t.name for t in net.inputs} | grouping.constants, stack.wide_inputs)
     results = {p for n in net.output_names for p in grouping.parts[n]}
     held = {o.tensor for k in kernels for o in (*k.inputs, *k.outputs) if o.role in ("cache", "table", "keep")}
     sizes = {o.tensor: o.bytes for k in kernels for o in (*k.inputs, *k.outputs) if o.tensor not in held}

@@ -15,6 +15,7 @@ from hwsim.plan.gpu_rewrite import compile_rewrites, expand_fused, merge_sibling
 from hwsim.plan.plan import Plan
 from hwsim.plan.precision import PRESETS, parse_precision
 from hwsim.simulation import simulate
+from hwsim.timing.gpu_quant import CHAINS
 
 RATES = {"fp32": 64.0, "fp16": 1024.0, "bf16": 1024.0, "int8": 2048.0}
 ZOO = ("resnet50", "bert_base", "swin_t", "gpt2", "densenet121", "googlenet", "shufflenet_v2_x1_0", "yolov5s", "gnmt")
@@ -109,10 +110,16 @@ def test_float_inputs_of_8_bit_products_are_cast_once() -> None:
     rates = {**RATES, "e4m3": 2048.0}
     target = GpuTarget("gpu", lambda p, w: multiply_gpu(rates, p, "gpu", w), lambda f, d: True)
     compiled = make_gpu_plan(bound, target, parse_precision("fp8"), STACKS["compiled"], None)
-    assert [k.op for k in compiled.kernels] == ["quantize", "linear", "linear"]
-    assert compiled.kernels[1].outputs[0].format == "e4m3"  # written as the next product reads it
+    chain = ["quantize"] * len(CHAINS["fp8"])
+    assert [k.op for k in compiled.kernels] == [*chain, "linear", "linear"]
+    assert compiled.kernels[len(chain)].outputs[0].format == "e4m3"  # written as the next product reads it
     eager = make_gpu_plan(bound, target, parse_precision("fp8"), STACKS["eager"], None)
-    assert [k.op for k in eager.kernels] == ["quantize", "linear", "quantize", "linear"]
+    assert [k.op for k in eager.kernels] == [*chain, "linear", *chain, "linear"]
+    assert [k.name.rpartition(": ")[2] for k in eager.kernels[: len(chain) - 1]] == [c[0] for c in CHAINS["fp8"][:-1]]
+    reads = [sum(o.elements > 1 for o in k.inputs) for k in eager.kernels[: len(chain)]]
+    assert reads == [int(c[1]) for c in CHAINS["fp8"]]  # the maximum and the cast read the activations
+    for number, kernel in enumerate(eager.kernels):
+        assert all(p < number for p in kernel.producers)
 
 
 @pytest.mark.parametrize(
