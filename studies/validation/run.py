@@ -103,6 +103,8 @@ def measured_lines(scores: list[validate.Score]) -> list[Line]:
     return out
 
 
+# Groups of networks whose sources published their own measurements (trust A).
+TRUSTED = "trt-demobert|aitemplate|mlperf single-stream|mlperf offline|fastertransformer|torch2trt|trt-quant|dla"
 # (what, against, suite, field and values the rows have, bar)
 GROUPS = (
     ("GPU GEMM, A100 bf16", "CUDA graphs, three libraries", "gpu-gemm",
@@ -113,6 +115,14 @@ GROUPS = (
     ("GPU GEMM, fp8, nvfp4, int8, w4a16, w8a16", "with their cast kernels", "gpu-gemm",
      {"precision": "fp8 nvfp4 int8 w4a16 w8a16"}, "12 %"),
     ("GPU SGEMM, six devices", "cuBLAS, fp32", "gpu-gemm", {"precision": "fp32"}, "12 %"),
+    ("GPU GEMM, V100 and T4 Tensor Cores", "cuBLAS, fp16", "gpu-gemm",
+     {"target": "v100-sxm2 t4", "precision": "fp16"}, "12 %"),
+    ("Convolutions alone, eager PyTorch fp32", "cuDNN, A100, V100, T4", "gpu-conv",
+     {"group": "neusight/explicit gemm|neusight/fft|neusight/implicit gemm|neusight/winograd|neusight/winograd 4x4"}, "15 %"),
+    ("Convolutions alone, tuned libraries", "DeepBench, V100 and T4", "gpu-conv",
+     {"group": "deepbench/fft|deepbench/implicit gemm|deepbench/winograd"}, "15 %"),
+    ("Networks on GPUs and Jetson, first-party rows", "all groups that published their own", "gpu-networks",
+     {"group": TRUSTED}, "12 %, 90 % within 30 %"),
     ("Networks on GPUs, TensorRT BERT", "demoBERT", "gpu-networks", {"group": "trt-demobert"}, "12 %"),
     ("Networks on GPUs, AITemplate", "CUDA graphs", "gpu-networks", {"group": "aitemplate"}, "12 %"),
     ("Networks on GPUs and Jetson, MLPerf", "single-stream and offline", "gpu-networks",
@@ -120,6 +130,8 @@ GROUPS = (
     ("Networks on GPUs, FasterTransformer", "C++ runs back to back", "gpu-networks", {"group": "fastertransformer"}, "12 %"),
     ("Networks on Jetson, torch2trt", "back to back", "gpu-networks", {"group": "torch2trt"}, "15 %"),
     ("Networks on Jetson and GeForce, trtutils", "engine only", "gpu-networks", {"group": "trtutils"}, "15 %"),
+    ("Networks on GPUs, eager PyTorch", "NeuSight", "gpu-networks", {"group": "neusight"}, "12 %"),
+    ("Networks on Jetson DLAs", "NVIDIA's published throughput, dense and 2:4", "dla", {"family": "gpu"}, "–"),
     ("Language models served on one to eight GPUs", "TensorRT-LLM, vLLM, SGLang; time of an answer", "llm",
      {"group": "trtllm|vllm|sglang"}, "none set"),
     ("Edge TPU, Coral tables", "models and hosts", "edge-tpu", {"size": "table"}, "12 %"),
@@ -135,7 +147,8 @@ def suite_lines(directory: Path) -> list[Line]:
     from hwsim.validate import validate as run_suites
 
     found = run_suites(
-        ["gpu-gemm", "gpu-networks", "llm", "edge-tpu", "cpu"], data=directory if directory.is_dir() else None
+        ["gpu-gemm", "gpu-conv", "gpu-networks", "dla", "llm", "edge-tpu", "cpu"],
+        data=directory if directory.is_dir() else None,
     )
     out = []
     for what, against, suite, fields, bar in GROUPS:
@@ -146,6 +159,8 @@ def suite_lines(directory: Path) -> list[Line]:
         ]  # fmt: skip
         s = score(rows)
         errors = f"median {s.median_pct:.1f}, mean {s.mean_pct:.1f}, 90 % within {s.p90_pct:.0f} %"
+        if suite == "gpu-networks":
+            errors += f", {s.within_30_pct:.0f} % of rows within 30 %"
         text = f"{errors}; roofline {s.roofline_median_pct:.0f} %"
         out.append(Line(what, against, s.rows, text, bar))
     return out
