@@ -117,7 +117,7 @@ GROUPS = (
     ("GPU SGEMM, six devices", "cuBLAS, fp32", "gpu-gemm", {"precision": "fp32"}, "12 %"),
     ("GPU GEMM, V100 and T4 Tensor Cores", "cuBLAS, fp16", "gpu-gemm",
      {"target": "v100-sxm2 t4", "precision": "fp16"}, "12 %"),
-    ("Convolutions alone, eager PyTorch fp32", "cuDNN, A100, V100, T4", "gpu-conv",
+    ("Convolutions alone, eager PyTorch fp32", "cuDNN, A100, V100, T4, P100, P4", "gpu-conv",
      {"group": "neusight/explicit gemm|neusight/fft|neusight/implicit gemm|neusight/winograd|neusight/winograd 4x4"}, "15 %"),
     ("Convolutions alone, tuned libraries", "DeepBench, V100 and T4", "gpu-conv",
      {"group": "deepbench/fft|deepbench/implicit gemm|deepbench/winograd"}, "15 %"),
