@@ -130,7 +130,7 @@ def test_is_trace() -> None:
 
 def test_unknown_name_suggests() -> None:
     with pytest.raises(HwsimError, match="mobilenet_v1"):
-        load_network("mobilenet_v1_")
+        load_network("mobilenet_v1x")
 
 
 @pytest.mark.parametrize(
