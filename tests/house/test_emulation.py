@@ -34,9 +34,9 @@ def test_a_product_in_a_network_is_the_engines_product(machine: str, name: str) 
     acc = load_accelerator(machine)
     result = hwsim.simulate(hwsim.matmul(512, 4096, 4096), machine, precision=name, cache="cold")
     (product,) = (k for k in result.kernels if k["op"] == "linear")
-    (cast,) = (k for k in result.kernels if k["op"] == "quantize")
+    casts = [k for k in result.kernels if k["op"] == "quantize"]
     assert product["dram_read_bytes"] >= 4096 * 4096 * (4.5 if name == "nvfp4" else 8.25) / 8
-    assert cast["latency_s"] > 0
+    assert len(casts) == (2 if name == "nvfp4" else 1)  # NVFP4 has a factor of the whole tensor besides
     view = gpu_view(acc)
     alone = best_gemm(view, gemm_kind(view, name, output="bf16"), 512, 4096, 4096, cache="chained")
     # In a network its code is cold, which a product run again and again does not see.
