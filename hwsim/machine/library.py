@@ -113,7 +113,8 @@ def _letters(name: str) -> str:
 
 def _spelled() -> dict[str, str]:
     """Files of shipped machines by the letters of their titles, other names and own names, which win in this order."""
-    titles, stems = {}, {}
+    titles: dict[str, str] = {}
+    stems: dict[str, str] = {}
     for file in sorted(accelerators_dir().glob("*.toml")):
         title = _TITLE.search(file.read_text(encoding="utf-8"))
         titles |= {_letters(title.group(1)): file.stem} if title else {}
