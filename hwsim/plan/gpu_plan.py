@@ -38,8 +38,9 @@ class Stack:
     """A class of software: whether it compiles and ends products with element-wise work, how it starts kernels, its attention.
 
     ``fused_length``: longest sequence a fused attention kernel takes; up to ``head_length`` a CTA does a whole head.
-    ``half_accumulators``: whether it takes kernels that add fp16 products up in fp16. ``wide_inputs``: whether
-    images come as fp32, channels first. ``host``: the constant that says how long its host takes to start a kernel.
+    ``half_accumulators``: whether it takes kernels that add fp16 products up in fp16. ``wide_inputs``: whether images come
+    as fp32, channels first. ``fuses_volta``: whether its fused attention has kernels for Volta. ``host``: the constant that
+    says how long its host takes to start a kernel.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Stack:
     fused_length: int = 1 << 30
     head_length: int = 512
     half_accumulators: bool = False
+    fuses_volta: bool = True
     wide_inputs: bool = False
     host: str = ""
     why: str = ""
@@ -56,19 +58,32 @@ class Stack:
 
 # TensorRT's fused attention has kernels for fixed lengths up to 512 (a CTA per head), and tiled ones beyond
 # (NVIDIA/TensorRT plugin/bertQKVToContextPlugin); FasterTransformer v5 has the former only, to 384; AITemplate 0.1 the
-# first FlashAttention; PyTorch 2 the second. An fp16 engine of TensorRT takes kernels with fp16 accumulators (the h1688 and
-# f16f16_f16f16_f16 of its profiles; NVIDIA/TensorRT issues 1237 and 2942, pytorch/TensorRT pull request 3110), which
-# GeForce cards run at twice the rate; cuBLAS and PyTorch add up in fp32. Engines take fp32 images, channels first,
+# first FlashAttention; PyTorch 2 the second. TensorRT's begin with compute capability 7.5 (its developer guide, fusion of
+# multi-head attention), FasterTransformer has them for 7.0. An fp16 engine of TensorRT takes kernels with fp16 accumulators
+# (the h1688 and f16f16_f16f16_f16 of its profiles; NVIDIA/TensorRT issues 1237 and 2942, pytorch/TensorRT pull request
+# 3110), which GeForce cards run at twice the rate; cuBLAS and PyTorch add up in fp32. Engines take fp32 images, channels first,
 # unless told otherwise ("Reformatting CopyNode for Input Tensor 0" in profiles).
 STACKS = {
     s.name: s
     for s in (
-        Stack("compiled", half_accumulators=True, why="TensorRT class: fused kernels replayed as a CUDA graph"),
-        Stack("compiled-stream", launch="stream", half_accumulators=True, why="the same, launched one by one"),
+        Stack(
+            "compiled",
+            half_accumulators=True,
+            fuses_volta=False,
+            why="TensorRT class: fused kernels replayed as a CUDA graph",
+        ),
+        Stack(
+            "compiled-stream",
+            launch="stream",
+            half_accumulators=True,
+            fuses_volta=False,
+            why="the same, launched one by one",
+        ),
         Stack(
             "engine",
             launch="stream",
             half_accumulators=True,
+            fuses_volta=False,
             wide_inputs=True,
             host="engine_dispatch",
             why="an engine of TensorRT with default inputs: fp32 images, channels first, launched one by one",
@@ -111,6 +126,7 @@ class GpuTarget:
     fuses_attention: Callable[[str, int], bool]  # format, depth of a head
     sparse: bool = False
     emulate: bool = False  # what it does not multiply is run in another form
+    architecture: str = ""
 
 
 def make_gpu_plan(
@@ -234,6 +250,7 @@ class _Planner:
             assert kernel.multiply is not None
             depth = max(kernel.products[0].k, kernel.products[1].n)
             fits = kernel.products[0].n <= self.stack.fused_length
+            fits = fits and (self.stack.fuses_volta or self.target.architecture != "volta")
             if not (fits and self.target.fuses_attention(kernel.multiply.format, depth)):
                 kernels = unfused_attention(kernel, index)
                 if self.stack.compiles:

@@ -149,7 +149,7 @@ def gpu_target(view: GpuView, acc: Accelerator, emulate: bool = False) -> GpuTar
     def fuses(fmt: str, depth: int) -> bool:
         return fmt in view.tensor_macs and fmt not in ("tf32", "fp32", "fp64") and depth <= 256
 
-    return GpuTarget(acc.id, multiply, fuses, view.sparse, emulate)
+    return GpuTarget(acc.id, multiply, fuses, view.sparse, emulate, acc.architecture)
 
 
 def _half_accumulators(plan: Plan, acc: Accelerator, stack: Stack) -> list[str]:

@@ -182,3 +182,15 @@ def test_an_engine_takes_images_of_32_bits() -> None:
         found = [k for k in kernels if k.op == "cast"]
         assert len(found) == casts
         assert all(k.inputs[0].bytes == 2 * k.outputs[0].bytes for k in found)
+
+
+def test_tensorrt_fuses_attention_from_turing_on() -> None:
+    """TensorRT's fused attention begins with compute capability 7.5; FasterTransformer's with 7.0."""
+
+    def softmaxes(machine: str, stack: str) -> int:
+        return sum(
+            row["op"] == "softmax" for row in simulate("bert_base", machine, precision="fp16", stack=stack).kernels
+        )
+
+    assert softmaxes("t4", "compiled") == softmaxes("v100-sxm2", "fastertransformer") == 0
+    assert softmaxes("v100-sxm2", "compiled") == 12
