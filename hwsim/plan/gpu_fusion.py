@@ -5,7 +5,7 @@
 * a view is free, and so is a constant; a transpose next to a matrix product, a slice, a padding before a convolution are
   addressing;
 * a concatenation is free where each part comes from a kernel that may write into the joint tensor (a part has one home:
-  the first concatenation that takes it); other parts are copied;
+  the first concatenation that takes it); other parts are copied, and so are results of products that others read too;
 * element-wise layers (look-ups and rolls among them) join the latest kernel that makes one of their inputs if nobody else reads
   that tensor and all other inputs exist before it starts; they join a product or a reduction only where the result is
   not larger;
@@ -149,7 +149,11 @@ class _Grouper:
         for src in layer.src:
             stored = self.parts[src]
             fits = all(p in self.made_by and p not in self.housed and self._whole(src, p) for p in stored)
-            if fits or (len(stored) > 1 and all(p in self.made_by for p in stored)):
+            # A convolution whose result others read too writes it packed, and it is copied into the joint tensor: engines
+            # show such copies one by one (per-layer profiles of YOLOv8 on AGX Orin and others, TensorRT 8.5 and 10).
+            product = any(p in self.made_by and self.made_by[p].kind == "matmul" for p in stored)
+            shared = product and len(self.readers(src)) > 1
+            if (fits and not shared) or (len(stored) > 1 and all(p in self.made_by for p in stored)):
                 kept += stored
             else:
                 copied += stored

@@ -194,3 +194,13 @@ def test_tensorrt_fuses_attention_from_turing_on() -> None:
 
     assert softmaxes("t4", "compiled") == softmaxes("v100-sxm2", "fastertransformer") == 0
     assert softmaxes("v100-sxm2", "compiled") == 12
+
+
+def test_a_result_that_others_read_too_is_copied_into_a_concatenation() -> None:
+    net = Builder("cat")
+    x = net.input("x", (1, 8, 4, 4))
+    first = net.conv(x, 8, 1)
+    second = net.conv(first, 8, 1)  # reads it as well
+    groups = group_gpu(net.build(net.op("concat", first, second, axis=1)).bind()).groups
+    assert [g.kind for g in groups] == ["matmul", "matmul", "move"]
+    assert groups[2].copies == [first]
