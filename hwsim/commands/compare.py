@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     from hwsim.report.compare_text import break_even_text, comparison_text
     from hwsim.report.progress import Progress
 
-    output_files(args.json, args.csv, args.html, args.break_even_csv)
+    output_files(args.json, args.csv, args.html, args.break_even_csv, args.parquet)
     with Progress("comparing", args.on.count(",") + 11) as bar:
         comparison = compare(
             args.network,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from hwsim.arguments import output_files, shapes, target
 from hwsim.errors import HwsimError
@@ -70,18 +71,7 @@ def main(args: argparse.Namespace) -> int:
     if args.prompt is not None or args.generate is not None:
         return _generate(args)
     result = simulate(
-        args.network,
-        target(args.on, args.host),
-        batch=args.batch,
-        shapes=shapes(args.shapes),
-        phase=args.phase,
-        context=args.context,
-        precision=args.precision,
-        sparsity=args.sparsity,
-        stack=args.stack,
-        cache=args.cache,
-        parallel=args.parallel,
-        emulate=args.emulate,
+        args.network, target(args.on, args.host), phase=args.phase, context=args.context, **_conditions(args)
     )
     around = None
     if args.pre is not None or args.post is not None:
@@ -121,6 +111,12 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _conditions(args: argparse.Namespace) -> dict[str, Any]:
+    """What one run and a language model's many are told alike."""
+    names = ("batch", "precision", "sparsity", "stack", "cache", "parallel", "emulate")
+    return {"shapes": shapes(args.shapes), **{name: getattr(args, name) for name in names}}
+
+
 def _generate(args: argparse.Namespace) -> int:
     from hwsim.report.generation_text import generation_text
     from hwsim.simulation.generation import generate
@@ -138,14 +134,7 @@ def _generate(args: argparse.Namespace) -> int:
         target(args.on, args.host),
         prompt=1 if args.prompt is None else args.prompt,
         tokens=args.generate,
-        batch=args.batch,
-        shapes=shapes(args.shapes),
-        precision=args.precision,
-        sparsity=args.sparsity,
-        stack=args.stack,
-        cache=args.cache,
-        parallel=args.parallel,
-        emulate=args.emulate,
+        **_conditions(args),
     )
     if args.json == "-":
         print(found.to_json())
