@@ -60,6 +60,13 @@ class Layer:
         """Return attribute ``key`` or ``default``."""
         return self.attrs.get(key, default)
 
+    def whole(self, key: str, default: int | None = None) -> int:
+        """Return attribute ``key`` of a bound layer as a whole number; raise KeyError where it has neither that nor a default."""
+        value = self.attrs[key] if default is None else self.attrs.get(key, default)
+        if not isinstance(value, int | str):
+            raise TypeError(f"{self.id}: {key} is no whole number")
+        return int(value)
+
 
 @dataclass(frozen=True)
 class Network:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from hwsim.formats import FORMATS
 from hwsim.network.opdefs import Product
 from hwsim.plan.gpu_convolve import implicit_setup, simt_convolutions
@@ -163,7 +165,7 @@ def _direct_job(kernel: Kernel, product: Product, view: GpuView, fmt: str) -> Jo
     conv = product.conv
     assert conv is not None
     overlap = min(3.0, math.prod(conv.kernel) / math.prod(conv.stride))
-    crossing = float(work.l2_bytes) + read * (overlap - 1) * 0.25  # type: ignore[arg-type]
+    crossing = np.asarray(work.l2_bytes, np.float64).item() + read * (overlap - 1) * 0.25
     work = VectorWork(
         work.dram_read, work.dram_write, crossing, work.threads, alu, kernel.special, crossing / VECTOR_BYTES, 0, 1.0
     )

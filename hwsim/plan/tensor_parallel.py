@@ -82,7 +82,7 @@ class _Cut:
         self.results = set(net.output_names)
         self.takers_of: dict[tuple[str, int], tuple[Taker, ...] | None] = {}
         self.reopened: set[str] = set()
-        tables = [int(la.attrs["rows"]) for la in net.layers if la.op == "embedding"]  # type: ignore[arg-type]
+        tables = [la.whole("rows") for la in net.layers if la.op == "embedding"]
         self.vocabulary = max(tables, default=0)
 
     def run(self) -> None:
@@ -218,7 +218,7 @@ class _Cut:
 
     def _embedding(self, layer: Layer) -> None:
         ids = self._whole(layer.src[0])
-        rows, width = int(layer.attrs["rows"]), int(layer.attrs["width"])  # type: ignore[arg-type]
+        rows, width = layer.whole("rows"), layer.whole("width")
         large = rows == self.vocabulary and rows >= width and not layer.attrs.get("bag") and not layer.fused
         if large:
             self._emit(layer, SUM, (ids,), rows=-(-rows // self.ways))
@@ -317,10 +317,10 @@ class _Cut:
             perm = layer.attrs.get("perm")
             return (perm.index(axis), extent, {}) if isinstance(perm, tuple) else None
         if layer.op in ("split", "slice"):
-            along = int(layer.attrs.get("axis", 0)) % len(before)  # type: ignore[arg-type]
+            along = layer.whole("axis", 0) % len(before)
             if along != axis:
                 return (axis, extent, {}) if len(before) == len(after) else None
-            start = int(layer.attrs.get("start", 0))  # type: ignore[arg-type]
+            start = layer.whole("start", 0)
             if layer.op == "slice" or start * extent % size or after[axis] * extent % size:
                 return None
             return axis, after[axis] * extent // size, {"start": start * extent // size}

@@ -20,7 +20,7 @@ from hwsim.timing.gpu_cost import Parts, Rows, cost
 from hwsim.timing.gpu_decode import BOUNDS as DECODE_BOUNDS
 from hwsim.timing.gpu_decode import Stream, stream_times
 from hwsim.timing.gpu_gemm import LIMITERS, limiters
-from hwsim.timing.gpu_kind import GemmKind
+from hwsim.timing.gpu_kind import BULK
 from hwsim.timing.gpu_memory import BOUNDS as VECTOR_BOUNDS
 from hwsim.timing.gpu_memory import VectorWork, transform_seconds, vector_times
 
@@ -210,7 +210,7 @@ class _Kind(NamedTuple):
 
     @property
     def bulk(self) -> bool:
-        return GemmKind.bulk.fget(self)  # type: ignore[attr-defined,no-any-return]
+        return self.instruction in BULK
 
     @property
     def widens(self) -> bool:

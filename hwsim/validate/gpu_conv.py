@@ -8,9 +8,8 @@ device grow with the number of shapes its process ran before: the position in it
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,7 +24,7 @@ from hwsim.plan.kernel import Kernel
 from hwsim.plan.precision import Multiply, Precision, parse_precision
 from hwsim.schedule.gpu_view import GpuView, gpu_view
 from hwsim.validate.case import Case, Outcome
-from hwsim.validate.measured import SHIPPED, find, table
+from hwsim.validate.measured import SHIPPED, find, lines, table
 
 HERE = Path(__file__).resolve().parent
 MACHINES = {
@@ -60,11 +59,6 @@ class Source:
     note: str
 
 
-def _lines(name: str) -> Iterator[dict[str, str]]:
-    with (HERE / name).open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(line for line in file if not line.startswith("#"))
-
-
 @cache
 def sources() -> tuple[Source, ...]:
     """Return the table of sources."""
@@ -84,7 +78,7 @@ def sources() -> tuple[Source, ...]:
             r["pipe"],
             r["note"],
         )
-        for r in _lines("gpu_conv_sources.csv")
+        for r in lines(HERE / "gpu_conv_sources.csv")
     )
 
 
@@ -96,7 +90,7 @@ def source_of(prefix: str, device: str, dtype: str) -> Source | None:
 
 @cache
 def _rules() -> tuple[dict[str, str], ...]:
-    return tuple(_lines("gpu_conv_exclusions.csv"))
+    return tuple(lines(HERE / "gpu_conv_exclusions.csv"))
 
 
 @cache

@@ -7,10 +7,9 @@ were random, how weights lie in memory, and what host time its figures hold besi
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +24,7 @@ from hwsim.timing.gpu_gemm import Surroundings, best_gemm, found_share, gemm_kin
 from hwsim.timing.gpu_kind import GemmKind
 from hwsim.timing.gpu_quant import cast_chain
 from hwsim.validate.case import Case, Outcome
-from hwsim.validate.measured import find, table
+from hwsim.validate.measured import find, lines, table
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,25 +58,20 @@ class Source:
     note: str
 
 
-def _lines(name: str) -> Iterator[dict[str, str]]:
-    with (HERE / name).open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(line for line in file if not line.startswith("#"))
-
-
 @cache
 def sources() -> tuple[Source, ...]:
     """Return the table of sources, more specific lines first."""
     return tuple(
         Source(**{**row, "overhead_us": float(row["overhead_us"]), "copies": float(row["copies"]),
                   "own_inputs": row["own_inputs"] == "yes"})  # type: ignore[arg-type]
-        for row in _lines("gpu_gemm_sources.csv")
+        for row in lines(HERE / "gpu_gemm_sources.csv")
     )  # fmt: skip
 
 
 @cache
 def rules() -> tuple[dict[str, str], ...]:
     """Return the exclusion rules."""
-    return tuple(_lines("gpu_gemm_exclusions.csv"))
+    return tuple(lines(HERE / "gpu_gemm_exclusions.csv"))
 
 
 def _source_of(prefix: str, framework: str, target: str, dtype: str) -> Source | None:

@@ -53,6 +53,12 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield {"row": str(number)} | {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
 
 
+def lines(path: Path) -> Iterator[dict[str, str]]:
+    """Return the rows of a table of the package itself, in which lines that begin with # are remarks."""
+    with path.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(line for line in file if not line.startswith("#"))
+
+
 def find(folder: Path, name: str) -> Path | None:
     """Return the table called ``name`` in ``folder``, packed or not; None when it is not there."""
     return next((path for path in (folder / f"{name}.csv.gz", folder / f"{name}.csv") if path.is_file()), None)

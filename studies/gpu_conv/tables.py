@@ -76,7 +76,7 @@ def main() -> None:
         cases = [o.case for o in found]
         stated = gpu_conv.source_of
         for name, change in WITHOUT.items():
-            gpu_conv.source_of = lambda *a, change=change: change(stated(*a))  # type: ignore[assignment]
+            gpu_conv.source_of = lambda *a, change=change: change(stated(*a))
             ratios: dict[tuple[str, str], list[float]] = {}
             for o in gpu_conv.predict(cases):
                 ratios.setdefault((o.case.device, o.case.precision), []).append(o.ratio)

@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--ablate", action="store_true", help="score rows not fitted on without each term")
     parser.add_argument("--only", nargs="*", default=())
     args = parser.parse_args()
-    views.load_constants = _constants  # type: ignore[assignment]
+    views.load_constants = _constants
     ARCHITECTURES.update(_architectures())
     if args.score is not None or args.ablate:
         rows = held_out()

@@ -267,7 +267,7 @@ def story_16() -> None:
     would = re.search(r"does not fit .*batch (\d+) per program.* would fit", full)
     assert would and 16 <= int(would[1]) < 64
     assert "key/value cache 16.0 GiB" in batch and re.search(r"^  Fits +batch \d+", batch, re.MULTILINE)
-    paces = [float(re.search(r"([\d.]+) tokens/s", text)[1]) for text in (nano, fast)]  # type: ignore[index]
+    paces = [float(re.search(r"([\d.]+) tokens/s", text)[1]) for text in (nano, fast)]
     assert 1.2 < paces[1] / paces[0] < 1.6  # as the bandwidths are to each other: 102 to 68 GB/s
     assert "weights 4.61 GiB" in nano and "of 8.00 GiB" in nano
 

@@ -225,7 +225,8 @@ def test_no_context_is_longer_than_the_models_own() -> None:
     made = hwsim.generate("gpt2", "a2", prompt=1000, tokens=26)
     assert any("more than the 1024" in note for note in made.to_dict()["notes"])
     # Without a statement, and in encoders, there is no end.
-    assert hwsim.simulate("bert_base", BIG, shapes={"S": 5000}).memory.own == 0  # type: ignore[union-attr]
+    memory = hwsim.simulate("bert_base", BIG, shapes={"S": 5000}).memory
+    assert memory is not None and memory.own == 0
 
 
 def test_nothing_fits_where_the_weights_do_not() -> None:

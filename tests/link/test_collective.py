@@ -40,7 +40,7 @@ def fabric(
 @settings(max_examples=80, deadline=None)
 def test_every_algorithm_makes_the_sum_and_sends_what_it_says(ways: int, share: int, random: object) -> None:
     count = ways * share  # shares of one size: where they differ, the closed form rounds up
-    vectors = [[random.randrange(100) for _ in range(count)] for _ in range(ways)]  # type: ignore[attr-defined]
+    vectors = [[random.randrange(100) for _ in range(count)] for _ in range(ways)]
     total = [sum(column) for column in zip(*vectors, strict=True)]
     for play, formula in ((steps.one_shot, one_shot), (steps.two_shots, two_shots), (steps.ring, ring)):
         result, sent, time = play([list(v) for v in vectors], Fraction(1))

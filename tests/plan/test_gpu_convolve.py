@@ -167,14 +167,14 @@ def test_only_voltas_tensor_cores_split_k() -> None:
     deep = {"n": 1, "c": 512, "h": 7, "w": 7, "k": 64, "r": 3, "s": 3, "stride": (1, 1), "pad": (1, 1)}
     for name, splits in (("v100-pcie", True), ("t4", False), ("a100-pcie-80gb", False)):
         view = VIEWS[name]
-        choice = choose_kernels([conv_kernel(view, "fp16", **deep)], view, HOW)[0]  # type: ignore[arg-type]
+        choice = choose_kernels([conv_kernel(view, "fp16", **deep)], view, HOW)[0]
         assert (choice.split > 1) is splits
 
 
 def test_library_calls_on_turing_bring_8_bit_filters_into_order() -> None:
     view = VIEWS["t4"]
     shape = {"n": 2, "c": 512, "h": 14, "w": 14, "k": 512, "r": 3, "s": 3, "stride": (1, 1), "pad": (1, 1)}
-    kernel = conv_kernel(view, "int8", **shape)  # type: ignore[arg-type]
+    kernel = conv_kernel(view, "int8", **shape)
     ready, eager = (choose_kernels([kernel], view, replace(HOW, prepared=p))[0] for p in (True, False))
     weights = 512 * 512 * 9
     assert [t.read for t in eager.transforms] == [4 * 512 * 9, weights] and not ready.transforms

@@ -9,7 +9,7 @@ A100 = "a100-pcie-40gb"
 
 
 def kernels_of(net: str, precision: str, **more: object) -> tuple[Kernel, ...]:
-    found = hwsim.simulate(net, A100, precision=precision, stack="fastertransformer", **more)  # type: ignore[arg-type]
+    found = hwsim.simulate(net, A100, precision=precision, stack="fastertransformer", **more)
     return found.plan.kernels
 
 

@@ -57,7 +57,7 @@ def attention_kernel(heads: int, queries: int, keys: int, depth: int = 64, *, ca
 
 
 def lowered(kernel: Kernel, **changes: object) -> tuple[GpuChoice, Schedule]:
-    choice = replace(choose_kernels([kernel], A100, HOW)[0], **changes)  # type: ignore[arg-type]
+    choice = replace(choose_kernels([kernel], A100, HOW)[0], **changes)
     return choice, lower_gpu([kernel], [choice], A100)
 
 
