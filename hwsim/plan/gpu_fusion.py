@@ -77,17 +77,18 @@ class Grouping:
     constants: frozenset[str]
 
 
-def group_gpu(net: Network, fuse: bool = True, epilogues: bool = True) -> Grouping:
+def group_gpu(net: Network, fuse: bool = True, epilogues: bool = True, packs: bool = True) -> Grouping:
     """Return the kernels of a bound network under a compiling stack (``fuse``) or a framework (not).
 
-    ``epilogues``: whether element-wise layers may end a product's kernel.
+    ``epilogues``: whether element-wise layers may end a product's kernel. ``packs``: whether a convolution's result that
+    others read too is copied into a concatenation.
     """
-    return _Grouper(net, fuse, epilogues).run()
+    return _Grouper(net, fuse, epilogues, packs).run()
 
 
 class _Grouper:
-    def __init__(self, net: Network, fuse: bool, epilogues: bool) -> None:
-        self.net, self.fuse, self.epilogues = net, fuse, epilogues
+    def __init__(self, net: Network, fuse: bool, epilogues: bool, packs: bool) -> None:
+        self.net, self.fuse, self.epilogues, self.packs = net, fuse, epilogues, packs
         self.parts: dict[str, tuple[str, ...]] = {t.name: (t.name,) for t in net.inputs}
         self.made_by: dict[str, GpuGroup] = {}
         self.groups: list[GpuGroup] = []
@@ -152,7 +153,7 @@ class _Grouper:
             # A convolution whose result others read too writes it packed, and it is copied into the joint tensor: engines
             # show such copies one by one (per-layer profiles of YOLOv8 on AGX Orin and others, TensorRT 8.5 and 10).
             product = any(p in self.made_by and self.made_by[p].kind == "matmul" for p in stored)
-            shared = product and len(self.readers(src)) > 1
+            shared = self.packs and product and len(self.readers(src)) > 1
             if (fits and not shared) or (len(stored) > 1 and all(p in self.made_by for p in stored)):
                 kept += stored
             else:

@@ -40,7 +40,8 @@ class Stack:
     ``fused_length``: longest sequence a fused attention kernel takes; up to ``head_length`` a CTA does a whole head.
     ``half_accumulators``: whether it takes kernels that add fp16 products up in fp16. ``wide_inputs``: whether images come
     as fp32, channels first. ``fuses_volta``: whether its fused attention has kernels for Volta. ``host``: the constant that
-    says how long its host takes to start a kernel.
+    says how long its host takes to start a kernel. ``packs``: whether a convolution's result that others read too is
+    packed and copied into a concatenation (a DLA writes it where it belongs).
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stack:
     head_length: int = 512
     half_accumulators: bool = False
     fuses_volta: bool = True
+    packs: bool = True
     wide_inputs: bool = False
     host: str = ""
     why: str = ""
@@ -139,7 +141,7 @@ def make_gpu_plan(
     check_patterns(net, table)
     fuse = stack.compiles
     net = compile_rewrites(net, stack.epilogues) if fuse else expand_fused(net)
-    grouping = group_gpu(net, fuse, stack.epilogues)
+    grouping = group_gpu(net, fuse, stack.epilogues, stack.packs)
     if not grouping.groups:
         raise HwsimError(f"network {net.name} only gives its inputs other shapes: there is nothing to run")
     kernels = _Planner(net, grouping, target, table, sparsity, stack).kernels()

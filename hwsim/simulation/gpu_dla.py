@@ -33,7 +33,7 @@ from hwsim.timing.dla import DlaView, dla_view
 from hwsim.timing.gpu_run import run_gpu
 
 UNITS = ("tensor cores", "CUDA cores", "DLA")
-STACK = STACKS["compiled"]  # of what stays on the GPU
+STACK = replace(STACKS["compiled"], packs=False)  # of what stays on the GPU; an engine writes where results belong
 HOW = ChoiceOptions(STACK.launch, STACK.head_length)
 
 

@@ -17,11 +17,12 @@ from hwsim.machine import Accelerator, load_accelerator
 from hwsim.network.load import load_network
 from hwsim.plan.dla import dla_refusal, merge_pools, order_by_engine, reorder
 from hwsim.plan.dla_work import dla_work
-from hwsim.plan.gpu_plan import STACKS, make_gpu_plan
+from hwsim.plan.gpu_plan import make_gpu_plan
 from hwsim.plan.kernel import Kernel
 from hwsim.plan.precision import parse_precision
 from hwsim.schedule.gpu_view import gpu_view
 from hwsim.simulation.gpu import gpu_target
+from hwsim.simulation.gpu_dla import STACK
 from hwsim.timing.dla import DlaView, dla_times, dla_view
 from hwsim.validate.case import Case, Outcome
 from hwsim.validate.measured import SHIPPED, find, table
@@ -95,7 +96,7 @@ def engine_kernels(
     sizes = {k: int(v) for k, v in (part.split("=") for part in shapes.split())}
     net = load_network(network).bind(N=1, **sizes)
     precision = parse_precision({"*": "int8", fp16: "fp16"} if fp16 else "int8")
-    made = list(make_gpu_plan(net, gpu_target(view, acc), precision, STACKS["compiled"], sparsity or None).kernels)
+    made = list(make_gpu_plan(net, gpu_target(view, acc), precision, STACK, sparsity or None).kernels)
     if stop:
         made = made[: next(i for i, k in enumerate(made) if stop in k.name)]
     takes = [not dla_refusal(net, k, engine.generation) for k in made]
